@@ -1,0 +1,1 @@
+"""Validating and mutating webhooks: the rules of the API, plus what needs the cluster to be checked."""

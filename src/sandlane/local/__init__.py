@@ -1,0 +1,1 @@
+"""The cluster on a laptop: an embedded API server, built-in controllers, a node that runs Pods as processes, a Service proxy."""

@@ -1,0 +1,1 @@
+"""The object store: one resourceVersion sequence, watch history, durable writes."""

@@ -1,0 +1,1 @@
+"""The LocalWorkload controller: a process on a laptop stands in for a workload."""

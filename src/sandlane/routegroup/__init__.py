@@ -1,0 +1,1 @@
+"""The RouteGroup controller: joins several sandboxes under one routing key."""

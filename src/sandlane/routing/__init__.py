@@ -1,0 +1,1 @@
+"""One route table, computed from the world, from which Envoy's configuration, explanations and status are derived."""

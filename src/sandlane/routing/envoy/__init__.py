@@ -1,0 +1,1 @@
+"""The route table as Envoy configuration: a pure translation, and the delta xDS server that delivers it."""

@@ -1,0 +1,1 @@
+"""The Sandbox controller: plans forks of workloads and keeps them, their Services and their status right."""

@@ -1,0 +1,1 @@
+"""For your own tests: an in-memory cluster, a manual clock, fault injection and event capture."""
