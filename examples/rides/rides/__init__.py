@@ -1,0 +1,1 @@
+"""Rides: a small ride-hailing app of five services that pass W3C baggage on."""
