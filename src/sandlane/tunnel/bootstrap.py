@@ -1,0 +1,343 @@
+"""Envoy's start-up configuration for both ends of the tunnel, as plain values for `--config-yaml`.
+
+The tunnel server (`sandlane-tunnel`) has three doors: `front` (mTLS; laptops dial it and ask for the upgrade),
+`accept` (loopback; Envoy's reverse-tunnel filter takes over the upgraded connections) and `ingress` (mTLS; routers
+send the requests that laptops shall answer). The laptop's Envoy takes HTTP/2 from the dialler on a Unix socket.
+
+TLS ends at `front`, an ordinary HTTP listener: with mTLS on the reverse-tunnel filter itself only the handshake would
+be encrypted. `front` overwrites both the node id and the cluster id with the identity in the client certificate,
+because a laptop chooses its own headers, and Envoy picks a tunnel by either of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+Config = dict[str, Any]
+
+ID_HEADER = "x-sandlane-tunnel-id"
+"""On requests from routers: the identity (LocalWorkload uid) whose tunnel shall carry the request."""
+PORT_HEADER = "x-sandlane-tunnel-port"
+"""On requests from routers: the container port that was meant, or `ping`."""
+REPLICA_HEADER = "x-sandlane-tunnel-replica"
+"""On the answer to a handshake: which replica holds the tunnel."""
+WORKERS_HEADER = "x-sandlane-tunnel-workers"
+"""On the answer to a handshake: how many tunnels that replica needs (Envoy keeps tunnels per worker thread)."""
+HANDSHAKE_PATH = "/reverse_connections/request"
+UPGRADE = "reverse-tunnel"
+PING = "ping"
+NODE_CLUSTER = "sandlane-tunnel"
+FRONT_ROUTES = "tunnel/front"
+INGRESS_ROUTES = "tunnel/ingress"
+LAPTOPS_CLUSTER = "laptops"
+ACCEPT_CLUSTER = "accept"
+
+_TYPE = "type.googleapis.com/envoy.extensions."
+_UNLIMITED = {
+    "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 1_000_000)]
+}
+_KEEPALIVE = {"interval": "2s", "timeout": "2s"}
+
+
+class ServerOptions(msgspec.Struct, frozen=True):
+    """How a tunnel server is reached. Texts may hold `$(VAR)` for Kubernetes to fill in."""
+
+    address: str = "$(POD_IP)"
+    replica: str = "$(POD_NAME)"
+    front_port: int = 8443
+    accept_port: int = 8442
+    ingress_port: int = 8444
+    workers: int = 2
+    certificate: str = "/var/run/sandlane/tls/tls.crt"
+    key: str = "/var/run/sandlane/tls/tls.key"
+    ca: str = "/var/run/sandlane/tls/ca.crt"
+    accept_address: str = "127.0.0.1"
+    max_streams: int = 10_000
+    max_header_kib: int = 96
+
+
+def server_bootstrap(options: ServerOptions, rds: Mapping[str, Config], extra: Config | None = None) -> Config:
+    """The tunnel server. `rds` gives the `config_source` of its two route tables by name; `extra` is merged in at the
+    top (admin, dynamic_resources, clusters for the xDS server)."""
+    extra = dict(extra or {})
+    clusters = [_laptops_cluster(options), _static_cluster(ACCEPT_CLUSTER, options.accept_address, options.accept_port)]
+    return {
+        "node": {"id": options.replica, "cluster": NODE_CLUSTER},
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.reverse_tunnel.upstream_socket_interface",
+                "typed_config": {
+                    "@type": _TYPE
+                    + "bootstrap.reverse_tunnel.upstream_socket_interface.v3.UpstreamReverseConnectionSocketInterface",
+                    "stat_prefix": "tunnel",
+                },
+            }
+        ],
+        "static_resources": {
+            "listeners": [_front(options, rds), _accept(options), _ingress(options, rds)],
+            "clusters": clusters + extra.pop("clusters", []),
+        },
+        **extra,
+    }
+
+
+def _front(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
+    identity = "%DOWNSTREAM_PEER_DNS_SAN%"
+    manager = _http_manager("front", FRONT_ROUTES, rds)
+    manager |= {
+        "codec_type": "HTTP1",
+        "upgrade_configs": [{"upgrade_type": UPGRADE}],
+        "max_request_headers_kb": 16,
+        "request_headers_timeout": "5s",
+        "early_header_mutation_extensions": [
+            {
+                "name": "envoy.http.early_header_mutation.header_mutation",
+                "typed_config": {
+                    "@type": _TYPE + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                    "mutations": [
+                        _overwrite("x-envoy-reverse-tunnel-node-id", identity),
+                        _overwrite("x-envoy-reverse-tunnel-cluster-id", f"c-{identity}"),
+                        _overwrite("x-envoy-reverse-tunnel-tenant-id", "sandlane"),
+                    ],
+                },
+            }
+        ],
+    }
+    return _listener("front", options.address, options.front_port, manager, _server_tls(options))
+
+
+def _overwrite(name: str, value: str) -> Config:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+
+
+def _accept(options: ServerOptions) -> Config:
+    return {
+        "name": "accept",
+        "address": _socket(options.accept_address, options.accept_port),
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.reverse_tunnel",
+                        "typed_config": {
+                            "@type": _TYPE + "filters.network.reverse_tunnel.v3.ReverseTunnel",
+                            "ping_interval": "2s",
+                            "use_http_upgrade": True,
+                        },
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def _ingress(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
+    manager = _http_manager("ingress", INGRESS_ROUTES, rds)
+    manager |= {
+        "codec_type": "AUTO",
+        "http2_protocol_options": {"allow_connect": True, "max_concurrent_streams": options.max_streams},
+        "max_request_headers_kb": options.max_header_kib,
+        "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
+    }
+    return _listener(
+        "ingress", options.address, options.ingress_port, manager, _server_tls(options, ["h2", "http/1.1"])
+    )
+
+
+def _http_manager(name: str, routes: str, rds: Mapping[str, Config]) -> Config:
+    return {
+        "@type": _TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "stream_idle_timeout": "0s",
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "skip_xff_append": True,
+        "use_remote_address": False,
+        "rds": {"route_config_name": routes, "config_source": rds[routes]},
+        "http_filters": [_router_filter()],
+    }
+
+
+def _router_filter() -> Config:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": _TYPE + "filters.http.router.v3.Router", "suppress_envoy_headers": True},
+    }
+
+
+def _listener(name: str, address: str, port: int, manager: Config, tls: Config) -> Config:
+    return {
+        "name": name,
+        "address": _socket(address, port),
+        "filter_chains": [
+            {
+                "transport_socket": tls,
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+            }
+        ],
+    }
+
+
+def _server_tls(options: ServerOptions, alpn: list[str] | None = None) -> Config:
+    """mTLS from files; Envoy watches them, so that renewed certificates count without a restart."""
+    common: Config = {
+        "tls_certificates": [
+            {"certificate_chain": {"filename": options.certificate}, "private_key": {"filename": options.key}}
+        ],
+        "validation_context": {"trusted_ca": {"filename": options.ca}},
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+    }
+    if alpn:
+        common["alpn_protocols"] = alpn
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": _TYPE + "transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": True,
+            "common_tls_context": common,
+        },
+    }
+
+
+def _laptops_cluster(options: ServerOptions) -> Config:
+    return {
+        "name": LAPTOPS_CLUSTER,
+        "connect_timeout": "2s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.reverse_connection",
+            "typed_config": {
+                "@type": _TYPE + "clusters.reverse_connection.v3.ReverseConnectionClusterConfig",
+                "cleanup_interval": "10s",
+                "host_id_format": f"%REQ({ID_HEADER})%",
+            },
+        },
+        "circuit_breakers": _UNLIMITED,
+        "typed_extension_protocol_options": _http2(
+            {"connection_keepalive": _KEEPALIVE, "max_concurrent_streams": options.max_streams}
+        ),
+    }
+
+
+def _http2(options: Config) -> Config:
+    return {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": _TYPE + "upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": options},
+        }
+    }
+
+
+def _socket(address: str, port: int) -> Config:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _static_cluster(name: str, address: str, port: int, **options: Any) -> Config:
+    endpoint = {"endpoint": {"address": _socket(address, port)}}
+    return {
+        "name": name,
+        "connect_timeout": "2s",
+        "type": "STATIC",
+        "circuit_breakers": _UNLIMITED,
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        **options,
+    }
+
+
+# -- the laptop's end -----------------------------------------------------------------------------------------
+
+
+class LocalTarget(msgspec.Struct, frozen=True):
+    """A container port of the baseline, and the address on the laptop that stands in for it."""
+
+    port: int
+    host: str
+    to_port: int
+
+
+def laptop_bootstrap(socket_path: str, targets: Iterable[LocalTarget], admin_path: str) -> Config:
+    """The laptop's Envoy: HTTP/2 from the dialler on `socket_path`, sent on by the port that was meant.
+
+    gRPC goes on as HTTP/2, everything else as HTTP/1.1 (WebSocket included), CONNECT as a plain TCP connection.
+    """
+    targets = sorted(targets, key=lambda target: target.port)
+    routes = [_ping_route()]
+    clusters = []
+    for target in targets:
+        by_port = {"name": PORT_HEADER, "string_match": {"exact": str(target.port)}}
+        name = f"port-{target.port}"
+        remove = {"request_headers_to_remove": [PORT_HEADER, ID_HEADER]}
+        connect = {"upgrade_type": "CONNECT", "connect_config": {}}
+        routes += [
+            {
+                "match": {"connect_matcher": {}, "headers": [by_port]},
+                "route": {"cluster": name, "timeout": "0s", "upgrade_configs": [connect]},
+                **remove,
+            },
+            {
+                "match": {"prefix": "/", "grpc": {}, "headers": [by_port]},
+                "route": {"cluster": f"{name}-h2", "timeout": "0s"},
+                **remove,
+            },
+            {"match": {"prefix": "/", "headers": [by_port]}, "route": {"cluster": name, "timeout": "0s"}, **remove},
+        ]
+        kind = "STATIC" if _is_address(target.host) else "STRICT_DNS"
+        clusters += [
+            _static_cluster(name, target.host, target.to_port, type=kind),
+            _static_cluster(
+                f"{name}-h2", target.host, target.to_port, type=kind, typed_extension_protocol_options=_http2({})
+            ),
+        ]
+    routes.append({"match": {"prefix": "/"}, "direct_response": _body(404, "no such port is mapped on this laptop\n")})
+    routes.append({"match": {"connect_matcher": {}}, "direct_response": _body(404, "no such port is mapped\n")})
+    manager = {
+        "@type": _TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "laptop",
+        "codec_type": "HTTP2",
+        "http2_protocol_options": {"allow_connect": True, "connection_keepalive": _KEEPALIVE},
+        "stream_idle_timeout": "0s",
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
+        "skip_xff_append": True,
+        "use_remote_address": False,
+        "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
+        "http_filters": [_router_filter()],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+    }
+    return {
+        "admin": {"address": {"pipe": {"path": admin_path, "mode": 0o600}}},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "tunnel",
+                    "address": {"pipe": {"path": socket_path, "mode": 0o600}},
+                    "filter_chains": [
+                        {
+                            "filters": [
+                                {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+                            ]
+                        }
+                    ],
+                }
+            ],
+            "clusters": clusters,
+        },
+    }
+
+
+def _ping_route() -> Config:
+    return {
+        "match": {"prefix": "/", "headers": [{"name": PORT_HEADER, "string_match": {"exact": PING}}]},
+        "direct_response": _body(200, "pong\n"),
+    }
+
+
+def _body(status: int, text: str) -> Config:
+    return {"status": status, "body": {"inline_string": text}}
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
