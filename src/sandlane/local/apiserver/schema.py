@@ -52,7 +52,7 @@ class Schema:
 
     @staticmethod
     def from_crd(schema: Mapping[str, Any]) -> Schema:
-        """The schema of a CustomResourceDefinition's `openAPIV3Schema`, with apiVersion, kind and the whole metadata."""
+        """The schema of a CustomResourceDefinition's `openAPIV3Schema`, with all of metadata."""
         return Schema(_whole_object(schema))
 
     @cached_property
