@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sandlane.tunnel.bootstrap import ID_HEADER, PING, PORT_HEADER, LocalTarget
+from sandlane.tunnel.bootstrap import DISCONNECTED, ID_HEADER, PING, PORT_HEADER, REASON_HEADER, LocalTarget
 from sandlane.tunnel.dialler import Refused
 from support.tunnel import OTHER_UID, UID, Tunnel, eventually, free_port
 
@@ -119,3 +119,26 @@ async def test_a_killed_server_is_dialled_again(tunnel: Tunnel, app: int) -> Non
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tunnel.router())) as session:
                 async with session.get(url(tunnel), headers=to(UID, 1)) as response:
                     assert response.status == 200
+
+
+async def test_without_a_laptop_the_answer_says_so(tunnel: Tunnel, app: int) -> None:
+    """An allowed identity that holds no tunnel, or held one a moment ago, gets a 503 that names the reason."""
+    async with tunnel.server():
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tunnel.router())) as session:
+
+            async def reason() -> tuple[int, str | None]:
+                async with session.get(url(tunnel), headers=to(UID, 1)) as response:
+                    return response.status, response.headers.get(REASON_HEADER)
+
+            assert await reason() == (503, DISCONNECTED)
+            async with tunnel.laptop(UID, LocalTarget(1, "127.0.0.1", app)):
+                assert await reason() == (200, None)
+            assert await reason() == (503, DISCONNECTED)
+
+
+async def test_a_process_that_does_not_listen_is_not_a_lost_laptop(tunnel: Tunnel) -> None:
+    """When only the developer's process is down, the 503 does not claim that the laptop is gone."""
+    async with tunnel.server(), tunnel.laptop(UID, LocalTarget(1, "127.0.0.1", free_port())):
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tunnel.router())) as session:
+            async with session.get(url(tunnel), headers=to(UID, 1)) as response:
+                assert (response.status, response.headers.get(REASON_HEADER)) == (503, "local-not-listening")

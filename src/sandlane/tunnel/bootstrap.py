@@ -28,6 +28,10 @@ WORKERS_HEADER = "x-sandlane-tunnel-workers"
 """On the answer to a handshake: how many tunnels that replica needs (Envoy keeps tunnels per worker thread)."""
 HANDSHAKE_PATH = "/reverse_connections/request"
 UPGRADE = "reverse-tunnel"
+REASON_HEADER = "x-sandlane-reason"
+"""On answers that Sandlane itself gives instead of a workload: why."""
+DISCONNECTED = "local-disconnected"
+NOT_LISTENING = "local-not-listening"
 PING = "ping"
 NODE_CLUSTER = "sandlane-tunnel"
 FRONT_ROUTES = "tunnel/front"
@@ -141,10 +145,25 @@ def _ingress(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
         "http2_protocol_options": {"allow_connect": True, "max_concurrent_streams": options.max_streams},
         "max_request_headers_kb": options.max_header_kib,
         "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
+        "local_reply_config": {"mappers": [_own_reply(DISCONNECTED, "the laptop is not connected\n")]},
     }
     return _listener(
         "ingress", options.address, options.ingress_port, manager, _server_tls(options, ["h2", "http/1.1"])
     )
+
+
+def _own_reply(reason: str, text: str) -> Config:
+    """Marks a 503 of ours (no connection, or it broke before the answer began) with its reason, so that nobody takes it
+    for the application's own; a router may try such a request again."""
+    return {
+        "filter": {
+            "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 503, "runtime_key": "none"}}}
+        },
+        "headers_to_add": [
+            {"header": {"key": REASON_HEADER, "value": reason}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        ],
+        "body_format_override": {"text_format": text},
+    }
 
 
 def _http_manager(name: str, routes: str, rds: Mapping[str, Config]) -> Config:
@@ -305,6 +324,9 @@ def laptop_bootstrap(socket_path: str, targets: Iterable[LocalTarget], admin_pat
         "use_remote_address": False,
         "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
         "http_filters": [_router_filter()],
+        "local_reply_config": {
+            "mappers": [_own_reply(NOT_LISTENING, "the laptop is connected, but no process there takes connections\n")]
+        },
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
     }
     return {

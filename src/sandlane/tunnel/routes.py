@@ -15,13 +15,12 @@ from sandlane.tunnel.bootstrap import (
     ID_HEADER,
     INGRESS_ROUTES,
     LAPTOPS_CLUSTER,
+    REASON_HEADER,
     REPLICA_HEADER,
     UPGRADE,
     WORKERS_HEADER,
     Config,
 )
-
-_REASON = "x-sandlane-reason"
 
 
 def front_routes(identities: Iterable[str], workers: int) -> Config:
@@ -54,7 +53,7 @@ def _table(
     refused = {
         "match": {"prefix": "/"},
         "direct_response": {"status": status, "body": {"inline_string": f"{reason}\n"}},
-        "response_headers_to_add": [_header(_REASON, reason)],
+        "response_headers_to_add": [_header(REASON_HEADER, reason)],
     }
     allowed = sorted(set(identities))
     host: Config = {"name": "all", "domains": ["*"]}
