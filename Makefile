@@ -36,7 +36,7 @@ generate: install
 	$(BIN)/python tools/generate.py
 
 bench: install
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH) --publish
 
 # Needs uv.
 lock:
