@@ -1,0 +1,110 @@
+"""Faults of fields with the texts of Kubernetes' validation, gathered by one `Faults` per object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+MIN_ZERO = "must be greater than or equal to 0"
+IMMUTABLE = "field is immutable"
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One fault. `type` is the reason of a Status cause (`FieldValueInvalid`); `value` is shown by some types."""
+
+    type: str
+    field: str
+    value: Any = None
+    detail: str = ""
+
+    @property
+    def message(self) -> str:
+        """The text without the field: `Invalid value: "x": must be ...`."""
+        title = _TITLES[self.type]
+        if self.type in _WITH_VALUE:
+            title = f"{title}: {_show(self.value)}"
+        return f"{title}: {self.detail}" if self.detail else title
+
+
+_TITLES = {
+    "FieldValueInvalid": "Invalid value",
+    "FieldValueRequired": "Required value",
+    "FieldValueNotSupported": "Unsupported value",
+    "FieldValueDuplicate": "Duplicate value",
+    "FieldValueForbidden": "Forbidden",
+    "FieldValueTooLong": "Too long",
+    "FieldValueTooMany": "Too many",
+    "FieldValueNotFound": "Not found",
+    "FieldValueTypeInvalid": "Invalid value",
+}
+_WITH_VALUE = frozenset(
+    {
+        "FieldValueInvalid",
+        "FieldValueNotSupported",
+        "FieldValueDuplicate",
+        "FieldValueNotFound",
+        "FieldValueTypeInvalid",
+    }
+    | {"FieldValueTooMany"}
+)
+
+
+def _show(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Faults:
+    """The faults of one object, in the order in which they are found."""
+
+    def __init__(self) -> None:
+        self.errors: list[FieldError] = []
+        self.warnings: list[str] = []
+
+    def invalid(self, field: str, value: Any, detail: str) -> None:
+        """A value that cannot be."""
+        self.errors.append(FieldError("FieldValueInvalid", field, value, detail))
+
+    def required(self, field: str, detail: str = "") -> None:
+        """A value that is missing."""
+        self.errors.append(FieldError("FieldValueRequired", field, None, detail))
+
+    def not_supported(self, field: str, value: Any, supported: Iterable[str]) -> None:
+        """A value that is not one of a few."""
+        detail = "supported values: " + ", ".join(f'"{each}"' for each in sorted(supported))
+        self.errors.append(FieldError("FieldValueNotSupported", field, value, detail))
+
+    def duplicate(self, field: str, value: Any) -> None:
+        """A value that must be unique and is not."""
+        self.errors.append(FieldError("FieldValueDuplicate", field, value))
+
+    def forbidden(self, field: str, detail: str) -> None:
+        """A value that may not be set here."""
+        self.errors.append(FieldError("FieldValueForbidden", field, None, detail))
+
+    def too_long(self, field: str, limit: int) -> None:
+        """A value over its limit in bytes."""
+        self.errors.append(FieldError("FieldValueTooLong", field, None, f"may not be more than {limit} bytes"))
+
+    def not_found(self, field: str, value: Any) -> None:
+        """A value that refers to something that is not there."""
+        self.errors.append(FieldError("FieldValueNotFound", field, value))
+
+    def immutable(self, field: str, value: Any, *, same: bool) -> None:
+        """A field that may not change, unless it is the same."""
+        if not same:
+            self.invalid(field, value, IMMUTABLE)
+
+    def non_negative(self, field: str, value: Any) -> None:
+        """A number that must not be below zero, where it is given."""
+        if value is not None and value < 0:
+            self.invalid(field, value, MIN_ZERO)
+
+    def one_of(self, field: str, value: Any, supported: Iterable[str], *, required: bool = False) -> None:
+        """One of a few texts; empty is fine unless it is required."""
+        if not value:
+            if required:
+                self.required(field)
+        elif value not in supported:
+            self.not_supported(field, value, supported)

@@ -1,0 +1,281 @@
+"""Validation of Pods and pod templates: what manifests get wrong, with the field of each fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandlane.kube.patch.values import copy_json, equal_json
+from sandlane.kube.quantity import parse_quantity
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.names import (
+    check_annotations,
+    check_labels,
+    config_key,
+    dns_label,
+    env_name,
+    port_name,
+    port_number,
+    subdomain,
+)
+from sandlane.local.apiserver.kinds.pods import all_containers
+
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_PROTOCOLS = ("TCP", "UDP", "SCTP")
+_RESTART = ("Always", "OnFailure", "Never")
+_DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
+_MUTABLE_TEXT = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+
+
+def check_template(faults: Faults, template: Object, field: str) -> None:
+    """A pod template of a workload."""
+    metadata = template.get("metadata") or {}
+    check_labels(faults, metadata.get("labels"), f"{field}.metadata.labels")
+    check_annotations(faults, metadata.get("annotations"), f"{field}.metadata.annotations")
+    check_pod_spec(faults, template.get("spec") or {}, f"{field}.spec")
+    if (template.get("spec") or {}).get("ephemeralContainers"):
+        faults.forbidden(f"{field}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
+
+
+def check_pod_spec(faults: Faults, spec: Object, field: str) -> None:
+    """A pod spec."""
+    volumes = _check_volumes(faults, spec.get("volumes") or [], f"{field}.volumes")
+    if not spec.get("containers"):
+        faults.required(f"{field}.containers")
+    seen: set[str] = set()
+    for path, container in all_containers(spec):
+        _check_container(faults, container, f"{field}.{path}", volumes, seen)
+    faults.one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), _RESTART, required=True)
+    faults.one_of(f"{field}.dnsPolicy", spec.get("dnsPolicy"), _DNS, required=True)
+    faults.non_negative(f"{field}.terminationGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and not 1 <= deadline < 1 << 31:
+        faults.invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
+    check_labels(faults, spec.get("nodeSelector"), f"{field}.nodeSelector")
+    for key, rule in (("serviceAccountName", subdomain), ("nodeName", subdomain), ("priorityClassName", subdomain)):
+        if spec.get(key):
+            for detail in rule(spec[key]):
+                faults.invalid(f"{field}.{key}", spec[key], detail)
+    for key in ("hostname", "subdomain"):
+        if spec.get(key):
+            for detail in dns_label(spec[key]):
+                faults.invalid(f"{field}.{key}", spec[key], detail)
+    _check_tolerations(faults, spec.get("tolerations") or [], f"{field}.tolerations")
+
+
+def _check_tolerations(faults: Faults, tolerations: list[Object], field: str) -> None:
+    for index, toleration in enumerate(tolerations):
+        at = f"{field}[{index}]"
+        operator, effect = toleration.get("operator", ""), toleration.get("effect", "")
+        if not toleration.get("key") and operator != "Exists":
+            faults.invalid(
+                f"{at}.operator",
+                operator,
+                'operator must be Exists when `key` is empty, which means "match all values and all keys"',
+            )
+        if operator == "Exists" and toleration.get("value"):
+            faults.invalid(f"{at}.operator", toleration, "value must be empty when `operator` is 'Exists'")
+        if operator not in ("", "Equal", "Exists"):
+            faults.not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
+        faults.one_of(f"{at}.effect", effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
+
+
+def _check_volumes(faults: Faults, volumes: list[Object], field: str) -> set[str]:
+    names: set[str] = set()
+    for index, volume in enumerate(volumes):
+        at, name = f"{field}[{index}]", volume.get("name", "")
+        sources = [key for key in volume if key != "name"]
+        for extra in sources[1:]:
+            faults.forbidden(f"{at}.{extra}", "may not specify more than 1 volume type")
+        if not sources:
+            faults.required(at, "must specify a volume type")
+        if not name:
+            faults.required(f"{at}.name")
+        else:
+            for detail in dns_label(name):
+                faults.invalid(f"{at}.name", name, detail)
+        if name in names:
+            faults.duplicate(f"{at}.name", name)
+        names.add(name)
+        for source, key in (("secret", "secretName"), ("persistentVolumeClaim", "claimName"), ("hostPath", "path")):
+            if source in volume and not volume[source].get(key):
+                faults.required(f"{at}.{source}.{key}")
+        if "configMap" in volume and not volume["configMap"].get("name"):
+            faults.required(f"{at}.configMap.name")
+    return names
+
+
+def _check_container(faults: Faults, container: Object, at: str, volumes: set[str], seen: set[str]) -> None:
+    name = container.get("name", "")
+    if not name:
+        faults.required(f"{at}.name")
+    else:
+        for detail in dns_label(name):
+            faults.invalid(f"{at}.name", name, detail)
+        if name in seen:
+            faults.duplicate(f"{at}.name", name)
+        seen.add(name)
+    image = container.get("image", "")
+    if not image:
+        faults.required(f"{at}.image")
+    elif image != image.strip():
+        faults.invalid(f"{at}.image", image, "must not have leading or trailing whitespace")
+    faults.one_of(f"{at}.imagePullPolicy", container.get("imagePullPolicy"), _PULL_POLICIES, required=True)
+    policies = ("File", "FallbackToLogsOnError")
+    faults.one_of(f"{at}.terminationMessagePolicy", container.get("terminationMessagePolicy"), policies, required=True)
+    _check_ports(faults, container.get("ports") or [], f"{at}.ports")
+    _check_env(faults, container, at)
+    mounts: set[str] = set()
+    for index, mount in enumerate(container.get("volumeMounts") or []):
+        where = f"{at}.volumeMounts[{index}]"
+        if not mount.get("name"):
+            faults.required(f"{where}.name")
+        elif mount["name"] not in volumes:
+            faults.not_found(f"{where}.name", mount["name"])
+        path = mount.get("mountPath", "")
+        if not path:
+            faults.required(f"{where}.mountPath")
+        if path in mounts:
+            faults.invalid(f"{where}.mountPath", path, "must be unique")
+        mounts.add(path)
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if container.get(probe) is not None:
+            _check_probe(faults, container[probe], f"{at}.{probe}", readiness=probe == "readinessProbe")
+    _check_resources(faults, container.get("resources") or {}, f"{at}.resources")
+
+
+def _check_ports(faults: Faults, ports: list[Object], field: str) -> None:
+    names: set[str] = set()
+    for index, port in enumerate(ports):
+        at, name = f"{field}[{index}]", port.get("name", "")
+        if name:
+            for detail in port_name(name):
+                faults.invalid(f"{at}.name", name, detail)
+            if name in names:
+                faults.duplicate(f"{at}.name", name)
+            names.add(name)
+        if not port.get("containerPort"):
+            faults.required(f"{at}.containerPort")
+        else:
+            for detail in port_number(port["containerPort"]):
+                faults.invalid(f"{at}.containerPort", port["containerPort"], detail)
+        if port.get("hostPort"):
+            for detail in port_number(port["hostPort"]):
+                faults.invalid(f"{at}.hostPort", port["hostPort"], detail)
+        faults.one_of(f"{at}.protocol", port.get("protocol"), _PROTOCOLS, required=True)
+
+
+def _check_env(faults: Faults, container: Object, at: str) -> None:
+    for index, variable in enumerate(container.get("env") or []):
+        where, name = f"{at}.env[{index}]", variable.get("name", "")
+        if not name:
+            faults.required(f"{where}.name")
+        else:
+            for detail in env_name(name):
+                faults.invalid(f"{where}.name", name, detail)
+        source = variable.get("valueFrom")
+        if source is None:
+            continue
+        if variable.get("value"):
+            faults.invalid(f"{where}.valueFrom", "", "may not be specified when `value` is not empty")
+        if len(source) != 1:
+            text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
+            faults.invalid(
+                f"{where}.valueFrom", "", text if not source else "may not have more than one field specified at a time"
+            )
+        for kind in ("configMapKeyRef", "secretKeyRef"):
+            if kind in source:
+                if not source[kind].get("name"):
+                    faults.required(f"{where}.valueFrom.{kind}.name")
+                if not source[kind].get("key"):
+                    faults.required(f"{where}.valueFrom.{kind}.key")
+                else:
+                    for detail in config_key(source[kind]["key"]):
+                        faults.invalid(f"{where}.valueFrom.{kind}.key", source[kind]["key"], detail)
+        if "fieldRef" in source and not source["fieldRef"].get("fieldPath"):
+            faults.required(f"{where}.valueFrom.fieldRef.fieldPath")
+    for index, source in enumerate(container.get("envFrom") or []):
+        if not any(kind in source for kind in ("configMapRef", "secretRef")):
+            text = "must specify one of: `configMapRef` or `secretRef`"
+            faults.invalid(f"{at}.envFrom[{index}]", "", text)
+
+
+def _check_probe(faults: Faults, probe: Object, at: str, *, readiness: bool) -> None:
+    handlers = [each for each in _HANDLERS if each in probe]
+    if not handlers:
+        faults.required(at, "must specify a handler type")
+    for extra in handlers[1:]:
+        faults.forbidden(f"{at}.{extra}", "may not specify more than 1 handler type")
+    for handler in ("httpGet", "tcpSocket", "grpc"):
+        if handler in probe:
+            port: Any = probe[handler].get("port", 0)
+            details = port_number(port) if isinstance(port, int) else port_name(port)
+            for detail in details:
+                faults.invalid(f"{at}.{handler}.port", port, detail)
+    if "exec" in probe and not probe["exec"].get("command"):
+        faults.required(f"{at}.exec.command")
+    for key in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
+        faults.non_negative(f"{at}.{key}", probe.get(key))
+    if not readiness and probe.get("successThreshold", 1) != 1:
+        faults.invalid(f"{at}.successThreshold", probe["successThreshold"], "must be 1")
+
+
+def _check_resources(faults: Faults, resources: Object, at: str) -> None:
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    for group, values in (("limits", limits), ("requests", requests)):
+        for name, text in values.items():
+            if parse_quantity(text) < 0:
+                faults.invalid(f"{at}.{group}[{name}]", text, "must be greater than or equal to 0")
+    for name, text in requests.items():
+        if name in limits and parse_quantity(text) > parse_quantity(limits[name]):
+            faults.invalid(f"{at}.requests", text, f"must be less than or equal to {name} limit of {limits[name]}")
+
+
+def warn_template(faults: Faults, spec: Object, field: str) -> None:
+    """Warnings that real clients see: a port defined twice."""
+    ports: dict[tuple[Any, ...], str] = {}
+    for path, container in all_containers(spec):
+        for index, port in enumerate(container.get("ports") or []):
+            at = f"{field}.{path}.ports[{index}]"
+            key = (path, port.get("containerPort"), port.get("protocol") or "TCP")
+            if key in ports:
+                faults.warnings.append(f"{at}: duplicate port definition with {ports[key]}")
+            ports.setdefault(key, at)
+        seen: set[str] = set()
+        for index, variable in enumerate(container.get("env") or []):
+            if variable.get("name") in seen:
+                text = f'hides previous definition of "{variable["name"]}", which may be dropped when using apply'
+                faults.warnings.append(f"{field}.{path}.env[{index}]: {text}")
+            seen.add(variable.get("name", ""))
+
+
+def check_pod_update(faults: Faults, new: Object, old: Object) -> None:
+    """Of an existing Pod's spec, images and little more may change."""
+    before, after = copy_json(old.get("spec") or {}), copy_json(new.get("spec") or {})
+    for field in ("containers", "initContainers"):
+        for index, container in enumerate(after.get(field) or []):
+            if not container.get("image"):
+                faults.required(f"spec.{field}[{index}].image")
+        if len(before.get(field) or []) != len(after.get(field) or []):
+            faults.forbidden(f"spec.{field}", "pod updates may not add or remove containers")
+            return
+        for container in [*(before.get(field) or []), *(after.get(field) or [])]:
+            container.pop("image", None)
+    old_tolerations = before.pop("tolerations", [])
+    new_tolerations = after.pop("tolerations", [])
+    if any(each not in new_tolerations for each in old_tolerations):
+        faults.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
+    grace = before.get("terminationGracePeriodSeconds")
+    if grace is not None and grace < 0 and after.get("terminationGracePeriodSeconds") == 1:
+        after["terminationGracePeriodSeconds"] = grace
+    before.pop("activeDeadlineSeconds", None)
+    after.pop("activeDeadlineSeconds", None)
+    if before.get("schedulingGates") and not after.get("schedulingGates"):
+        before.pop("schedulingGates")
+    if not equal_json(before, after):
+        faults.forbidden("spec", _MUTABLE_TEXT)

@@ -1,0 +1,262 @@
+"""Services: defaults, addresses and node ports, and what may change."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.names import (
+    check_labels,
+    dns_label,
+    port_name,
+    port_number,
+    subdomain,
+)
+
+TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+NODE_PORTS = range(30000, 32768)
+_ADDRESS_FIELDS = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
+
+
+class AddressError(Exception):
+    """An address or node port cannot be given out. `field` and `detail` say why."""
+
+    def __init__(self, field: str, value: Any, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.value = value
+        self.detail = detail
+
+
+class Addresses(Protocol):
+    """Who gives out cluster addresses and node ports."""
+
+    def cluster_ip(self, wanted: str) -> str:
+        """`wanted`, or a free address where it is empty. Raises AddressError."""
+
+    def node_port(self, wanted: int) -> int:
+        """`wanted`, or a free port where it is 0. Raises AddressError."""
+
+
+class AddressPool:
+    """Addresses of one Service range. What lives is asked for each time; what was just given out is not given again.
+
+    Owned by the API server; one caller at a time.
+    """
+
+    _RECENT = 512
+
+    def __init__(self, cidr: str, services: Any) -> None:
+        """`services()` lists the Service objects that live now."""
+        self._network = ipaddress.ip_network(cidr)
+        self._services = services
+        self._next = 0
+        self._next_port = 0
+        self._recent: dict[str | int, None] = {}
+
+    def cluster_ip(self, wanted: str) -> str:
+        """See Addresses."""
+        used = set(_addresses(self._services()))
+        if wanted:
+            try:
+                inside = ipaddress.ip_address(wanted) in self._network
+            except ValueError:
+                detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+                raise AddressError("spec.clusterIPs[0]", wanted, detail) from None
+            if not inside:
+                text = f"provided IP is not in the valid range. The range of valid IPs is {self._network}"
+                raise AddressError("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: {text}")
+            if wanted in used:
+                text = f"failed to allocate IP {wanted}: provided IP is already allocated"
+                raise AddressError("spec.clusterIPs", [wanted], text)
+            return wanted
+        size = self._network.num_addresses - 2
+        for _ in range(size):
+            address = str(self._network[1 + self._next % size])
+            self._next += 1
+            if address not in used and address not in self._recent:
+                self._remember(address)
+                return address
+        raise AddressError("spec.clusterIPs", [], f"failed to allocate an address from {self._network}: range is full")
+
+    def node_port(self, wanted: int) -> int:
+        """See Addresses."""
+        used = set(_node_ports(self._services()))
+        if wanted:
+            if wanted not in NODE_PORTS:
+                text = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+                raise AddressError("spec.ports[0].nodePort", wanted, text)
+            if wanted in used:
+                raise AddressError("spec.ports[0].nodePort", wanted, "provided port is already allocated")
+            return wanted
+        for _ in NODE_PORTS:
+            port = NODE_PORTS[self._next_port % len(NODE_PORTS)]
+            self._next_port += 1
+            if port not in used and port not in self._recent:
+                self._remember(port)
+                return port
+        raise AddressError("spec.ports[0].nodePort", 0, "range is full")
+
+    def _remember(self, given: str | int) -> None:
+        self._recent[given] = None
+        if len(self._recent) > self._RECENT:
+            del self._recent[next(iter(self._recent))]
+
+
+def _addresses(services: Iterable[Object]) -> Iterator[str]:
+    for service in services:
+        yield from (service.get("spec") or {}).get("clusterIPs") or ()
+
+
+def _node_ports(services: Iterable[Object]) -> Iterator[int]:
+    for service in services:
+        for port in (service.get("spec") or {}).get("ports") or ():
+            if port.get("nodePort"):
+                yield port["nodePort"]
+
+
+def default_service(obj: Object) -> None:
+    """Defaults of a Service."""
+    spec = obj.setdefault("spec", {})
+    if not spec.get("sessionAffinity"):
+        spec["sessionAffinity"] = "None"
+    if spec["sessionAffinity"] == "ClientIP":
+        spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {}).setdefault("timeoutSeconds", 10800)
+    if not spec.get("type"):
+        spec["type"] = "ClusterIP"
+    for port in spec.get("ports") or []:
+        if not port.get("protocol"):
+            port["protocol"] = "TCP"
+        if port.get("targetPort") in (None, 0, ""):
+            port["targetPort"] = port.get("port", 0)
+    if spec["type"] in ("NodePort", "LoadBalancer") and not spec.get("externalTrafficPolicy"):
+        spec["externalTrafficPolicy"] = "Cluster"
+    if spec["type"] != "ExternalName" and spec.get("internalTrafficPolicy") is None:
+        spec["internalTrafficPolicy"] = "Cluster"
+    if spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
+        spec["allocateLoadBalancerNodePorts"] = True
+
+
+def allocate_service(obj: Object, old: Object | None, addresses: Addresses) -> None:
+    """Give a Service that may be stored its addresses and node ports; an update keeps those that it has."""
+    spec = obj["spec"]
+    before = (old or {}).get("spec") or {}
+    if spec["type"] == "ExternalName":
+        return
+    if before.get("type") not in (None, "ExternalName"):
+        if not spec.get("clusterIP"):
+            spec["clusterIP"] = before.get("clusterIP", "")
+            spec["clusterIPs"] = list(before.get("clusterIPs") or [])
+        for key in ("ipFamilies", "ipFamilyPolicy"):
+            if spec.get(key) is None and key in before:
+                spec[key] = before[key]
+    wanted = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or []), "")
+    if wanted != "None" and not before.get("clusterIP"):
+        wanted = addresses.cluster_ip(wanted)
+    spec["clusterIP"] = wanted
+    spec["clusterIPs"] = [wanted]
+    spec.setdefault("ipFamilies", ["IPv6" if ":" in wanted else "IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    if spec["type"] == "NodePort" or (spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts")):
+        _allocate_ports(spec, before, addresses)
+
+
+def _allocate_ports(spec: Object, before: Object, addresses: Addresses) -> None:
+    known = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in before.get("ports") or []}
+    taken = {port.get("nodePort") for port in before.get("ports") or []}
+    for port in spec.get("ports") or []:
+        if not port.get("nodePort"):
+            port["nodePort"] = known.get((port.get("port"), port.get("protocol"))) or addresses.node_port(0)
+        elif port["nodePort"] not in taken:
+            addresses.node_port(port["nodePort"])
+
+
+def prepare_service_update(new: Object, old: Object) -> None:
+    """What a change of type takes away."""
+    spec, before = new["spec"], old["spec"]
+    if spec["type"] == "ExternalName" and before.get("type") != "ExternalName":
+        for key in _ADDRESS_FIELDS:
+            if spec.get(key) == before.get(key):
+                spec.pop(key, None)
+    if spec["type"] == "ClusterIP" and before.get("type") in ("NodePort", "LoadBalancer"):
+        held = {port.get("nodePort") for port in before.get("ports") or []}
+        for port in spec.get("ports") or []:
+            if port.get("nodePort") in held:
+                port.pop("nodePort", None)
+        if spec.get("externalTrafficPolicy") == before.get("externalTrafficPolicy"):
+            spec.pop("externalTrafficPolicy", None)
+
+
+def check_service(faults: Faults, obj: Object) -> None:
+    """A Service's spec."""
+    spec = obj["spec"]
+    kind = spec.get("type")
+    ports = spec.get("ports") or []
+    if kind not in TYPES:
+        faults.not_supported("spec.type", kind, TYPES)
+    if kind == "ExternalName":
+        name = (spec.get("externalName") or "").removesuffix(".")
+        if not name:
+            faults.required("spec.externalName")
+        else:
+            for detail in subdomain(name):
+                faults.invalid("spec.externalName", spec["externalName"], detail)
+        if spec.get("clusterIP"):
+            faults.forbidden("spec.clusterIPs[0]", "may not be set when `type` is 'ExternalName'")
+    elif not ports and spec.get("clusterIP") != "None":
+        faults.required("spec.ports")
+    if kind in ("NodePort", "LoadBalancer") and spec.get("clusterIP") == "None":
+        faults.invalid(
+            "spec.clusterIPs[0]",
+            "None",
+            "may not be set to 'None' for NodePort services"
+            if kind == "NodePort"
+            else "may not be set to 'None' for LoadBalancer services",
+        )
+    check_labels(faults, spec.get("selector"), "spec.selector")
+    faults.one_of("spec.sessionAffinity", spec.get("sessionAffinity"), ("ClientIP", "None"), required=True)
+    faults.one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
+    faults.one_of("spec.externalTrafficPolicy", spec.get("externalTrafficPolicy"), ("Cluster", "Local"))
+    _check_ports(faults, ports, kind)
+
+
+def _check_ports(faults: Faults, ports: list[Object], kind: Any) -> None:
+    names: set[str] = set()
+    pairs: set[tuple[Any, Any]] = set()
+    for index, port in enumerate(ports):
+        at, name = f"spec.ports[{index}]", port.get("name", "")
+        if not name:
+            if len(ports) > 1:
+                faults.required(f"{at}.name")
+        else:
+            for detail in dns_label(name):
+                faults.invalid(f"{at}.name", name, detail)
+            if name in names:
+                faults.duplicate(f"{at}.name", name)
+            names.add(name)
+        for detail in port_number(port.get("port", 0)):
+            faults.invalid(f"{at}.port", port.get("port", 0), detail)
+        faults.one_of(f"{at}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"), required=True)
+        target = port.get("targetPort", 0)
+        for detail in port_number(target) if isinstance(target, int) else port_name(target):
+            faults.invalid(f"{at}.targetPort", target, detail)
+        if port.get("nodePort") and kind in ("ClusterIP", "ExternalName"):
+            faults.forbidden(f"{at}.nodePort", f"may not be used when `type` is '{kind}'")
+        pair = (port.get("port"), port.get("protocol"))
+        if pair in pairs:
+            faults.duplicate(at, {"port": port.get("port"), "protocol": port.get("protocol")})
+        pairs.add(pair)
+
+
+def check_service_update(faults: Faults, new: Object, old: Object) -> None:
+    """The cluster address may not change while the Service has one."""
+    before, after = old["spec"], new["spec"]
+    if "ExternalName" in (before.get("type"), after.get("type")):
+        return
+    if before.get("clusterIP") and after.get("clusterIP") != before["clusterIP"]:
+        faults.invalid(
+            "spec.clusterIPs[0]", after.get("clusterIPs") or [after.get("clusterIP")], "may not change once set"
+        )
