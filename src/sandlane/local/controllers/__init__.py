@@ -1,1 +1,1 @@
-"""The built-in controllers that a workload needs: Deployment, ReplicaSet, EndpointSlice, garbage collection, namespace."""
+"""The controllers that a workload needs: Deployment, ReplicaSet, Job, EndpointSlice, garbage collection, namespace."""

@@ -1,0 +1,1 @@
+"""Deployment: keeps ReplicaSets as its strategy says. `plan` decides (pure), `controller` writes."""
