@@ -141,14 +141,16 @@ class Tunnel:
         return self.folder / f"{name.replace('/', '-')}.json"
 
     @contextlib.asynccontextmanager
-    async def server(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The tunnel server."""
+    async def server(self, *, tls_ingress: bool = True) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The tunnel server; without `tls_ingress` a load generator that knows no client certificates can use it."""
         watched = {"path": str(self.folder)}
         rds = {
             name: {"path_config_source": {"path": str(self.rds_file(name)), "watched_directory": watched}}
             for name in (bootstrap.FRONT_ROUTES, bootstrap.INGRESS_ROUTES)
         }
         config = bootstrap.server_bootstrap(self.options, rds)
+        if not tls_ingress:
+            del config["static_resources"]["listeners"][2]["filter_chains"][0]["transport_socket"]
         async with running_envoy(config, self.folder / "server.log", POD_NAME="r0") as process:
             ports = (self.options.front_port, self.options.ingress_port)
             await eventually(lambda: all(listening(port) for port in ports), "the tunnel server listens")

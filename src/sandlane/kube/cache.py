@@ -1,7 +1,8 @@
 """Informers: the objects of a kind, kept up to date in a `Store` by list and watch, shared by all who read them.
 
-`Cache.run` owns one task per informer and namespace, in its TaskGroup; cancelling it ends them. Handlers are plain functions, called
-in the order of the changes; they must not block. A re-list is compared with what is known, so that no delete is lost.
+`Cache.run` owns one task per informer and namespace, in its TaskGroup; cancelling it ends them. Handlers are plain
+functions, called in the order of the changes; they must not block. A re-list is compared with what is known, so that no
+delete is lost.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TOMBSTONES = 4096
 
 
 class Change(msgspec.Struct, Generic[R], frozen=True):
-    """What happened to one object: `old` is None for a new one, `new` for a deleted one. `initial`: from the first list."""
+    """A change of an object: `old` is None for a new one, `new` for a deleted one. `initial`: in the first list."""
 
     old: R | None
     new: R | None
@@ -77,7 +78,7 @@ class Informer(Generic[R]):
         resource: Resource,
         record_type: type[R],
         namespaces: tuple[str, ...],
-        selectors: dict[str, str],
+        selectors: tuple[str, str],
     ) -> None:
         self.resource = resource
         self.record_type = record_type
@@ -87,7 +88,7 @@ class Informer(Generic[R]):
         self._cache = cache
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._waiting_for = set(self._namespaces)
-        self._selectors = selectors
+        self._labels, self._fields = selectors
         self._handlers: list[Handler] = []
         self._tombstones: OrderedDict[Key, int] = OrderedDict()
         from_bytes = getattr(record_type, "from_bytes", None)
@@ -101,12 +102,7 @@ class Informer(Generic[R]):
 
     def observe(self, obj: Object) -> None:
         """Take in what a write of ours answered, so that nobody reads the past before the watch has caught up."""
-        data = msgspec.json.encode(obj)
-        record = self.decode(data)
-        if record.metadata.deleting and not record.metadata.finalizers and self.resource.plural != "pods":
-            self._remove(record.metadata.key, record.metadata.resource_version)
-        else:
-            self._put(record)
+        self._put(self.decode(msgspec.json.encode(obj)))
 
     def observe_deleted(self, key: Key) -> None:
         """Take in that a delete of ours succeeded for an object without finalizers."""
@@ -138,13 +134,15 @@ class Informer(Generic[R]):
 
     async def _list(self, namespace: str | None) -> Input:
         try:
-            listed = await self._cache.client.list_raw(self.resource, namespace, **self._selectors)
+            listed = await self._cache.client.list_raw(
+                self.resource, namespace, label_selector=self._labels, field_selector=self._fields
+            )
         except (KubeError, msgspec.DecodeError) as error:
             log.warning("list_failed", resource=self.resource.plural, namespace=namespace, error=str(error))
             return Expired() if isinstance(error, Gone) else Broke()
         initial = namespace in self._waiting_for
         records = [self.decode(item) for item in listed.items]
-        gone = {key for key in self.store.keys() if namespace is None or key.namespace == namespace}
+        gone = {r.metadata.key for r in self.store if namespace is None or r.metadata.namespace == namespace}
         for record in records:
             gone.discard(record.metadata.key)
             self._put(record, initial=initial)
@@ -166,7 +164,12 @@ class Informer(Generic[R]):
         try:
             async with (
                 self._cache.client.watch(
-                    self.resource, namespace, resource_version=version, timeout_seconds=seconds, **self._selectors
+                    self.resource,
+                    namespace,
+                    resource_version=version,
+                    timeout_seconds=seconds,
+                    label_selector=self._labels,
+                    field_selector=self._fields,
                 ) as lines,
                 asyncio.timeout(SILENCE) as silence,
             ):
@@ -252,7 +255,7 @@ class Cache:
         found = self._informers.get(key)
         if found is None:
             chosen = tuple(self._namespaces if namespaces is None else namespaces) if resource.namespaced else ()
-            selectors = {"label_selector": label_selector, "field_selector": field_selector}
+            selectors = (label_selector, field_selector)
             found = self._informers[key] = Informer(self, resource, record_type, chosen, selectors)
         elif found.record_type is not record_type:
             raise ValueError(f"{resource.plural} are cached as {found.record_type.__name__} already")

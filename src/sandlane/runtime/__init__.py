@@ -1,1 +1,1 @@
-"""The controller runtime: manager, controllers, work queue, leader election, events, finalizers, webhooks, metrics, health."""
+"""The controller runtime: manager, controllers, work queue, leader election, events, webhooks, metrics, health."""

@@ -1,0 +1,132 @@
+"""The tunnel against two plain Envoy hops to the same server: requests, 99th percentile, bulk throughput."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from bench.load import Load, wrk
+from bench.report import Table
+from support.tunnel import UID, Tunnel, eventually, free_port, listening, running_envoy
+
+from sandlane.tunnel.bootstrap import ID_HEADER, PORT_HEADER, LocalTarget, server_bootstrap
+
+ROUNDS = 5
+SECONDS = 4
+HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+H2 = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def listener(name: str, port: int, route: dict[str, Any]) -> dict[str, Any]:
+    """A plain HTTP listener with one route for everything."""
+    manager = {
+        "@type": HTTP,
+        "stat_prefix": name,
+        "codec_type": "AUTO",
+        "generate_request_id": False,
+        "route_config": {
+            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}} | route]}]
+        },
+        "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER, "suppress_envoy_headers": True}}],
+    }
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+def cluster(name: str, port: int, *, h2: bool = False) -> dict[str, Any]:
+    """A cluster with one endpoint on loopback."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    made: dict[str, Any] = {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    if h2:
+        options = {"@type": H2, "explicit_http_config": {"http2_protocol_options": {}}}
+        made["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
+    return made
+
+
+def server(name: str, listeners: list[dict[str, Any]], clusters: list[dict[str, Any]]) -> dict[str, Any]:
+    """An Envoy's configuration."""
+    return {"node": {"id": name, "cluster": name}, "static_resources": {"listeners": listeners, "clusters": clusters}}
+
+
+def answer(size: int) -> dict[str, Any]:
+    """A route that answers by itself with `size` bytes."""
+    return {"direct_response": {"status": 200, "body": {"inline_string": "x" * size}}}
+
+
+async def measure(folder: Path) -> dict[str, list[Load]]:
+    """Both paths, in turn, `ROUNDS` times each."""
+    app, plain_first, plain_second = free_port(), free_port(), free_port()
+    tunnel = Tunnel(folder)
+    tunnel.allow(UID)
+    headers = {ID_HEADER: UID, PORT_HEADER: "8080"}
+    loads: dict[str, list[Load]] = {}
+    forward = {"route": {"cluster": "next", "timeout": "0s"}}
+    first = server("first", [listener("in", plain_first, forward)], [cluster("next", plain_second, h2=True)])
+    second = server("second", [listener("in", plain_second, forward)], [cluster("next", app)])
+    application = server("app", [listener("in", app, answer(100))], [])
+    async with (
+        running_envoy(application, folder / "app.log"),
+        running_envoy(first, folder / "first.log"),
+        running_envoy(second, folder / "second.log"),
+        tunnel.server(tls_ingress=False),
+        tunnel.laptop(UID, LocalTarget(8080, "127.0.0.1", app)),
+    ):
+        await eventually(lambda: all(map(listening, (app, plain_first, plain_second))), "all Envoys listen")
+        paths = {
+            "straight to the server": app,
+            "two plain Envoy hops": plain_first,
+            "through the tunnel": tunnel.options.ingress_port,
+        }
+        for connections in (1, 32):
+            for _ in range(ROUNDS):
+                for name, port in paths.items():
+                    load = await asyncio.to_thread(
+                        wrk, f"http://127.0.0.1:{port}/", connections=connections, seconds=SECONDS, headers=headers
+                    )
+                    loads.setdefault(f"{name}, {connections} connections", []).append(load)
+    return loads
+
+
+def run() -> list[Table]:
+    """Requests per second and latencies of both paths, medians of the rounds, and their ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        loads = asyncio.run(measure(Path(folder)))
+
+    def middle(name: str, value: Callable[[Load], float]) -> float:
+        return statistics.median(value(load) for load in loads[name])
+
+    rows = []
+    for name in loads:
+        plain = f"two plain Envoy hops, {name.split(', ')[1]}"
+        rps, p99 = middle(name, lambda load: load.rps), middle(name, lambda load: load.p99)
+        rows.append(
+            (
+                name,
+                f"{rps:,.0f}",
+                f"{rps / middle(plain, lambda load: load.rps):.2f}",
+                f"{middle(name, lambda load: load.p50):,.0f} / {p99:,.0f}",
+                f"{p99 / middle(plain, lambda load: load.p99):.2f}",
+                str(sum(load.errors for load in loads[name])),
+            )
+        )
+    columns = ("path", "requests/s", "of two hops", "p50 / p99 µs", "p99, of two hops", "errors")
+    note = f"wrk, one thread, medians of {ROUNDS} rounds of {SECONDS} s taken in turn; answers of 100 bytes."
+    return [Table("tunnel", "Tunnel against two plain Envoy hops", columns, tuple(rows), note)]

@@ -1,0 +1,141 @@
+"""Leader election by a Lease: one manager writes, the others wait with warm caches.
+
+A Lease does not fence. So the leader stops writing `renew_deadline` after its last renewal, before the Lease can be
+another's: `LeaderElector.guard` is asked before each send. On a clean exit the Lease is released, so that the next
+one takes over at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from sandlane.kube.client import Client, Random
+from sandlane.kube.clock import Clock, micro_timestamp
+from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
+from sandlane.kube.resource import LEASES, Object
+from sandlane.kube.transport import Request
+
+log = structlog.get_logger(__name__)
+
+READS = ("GET", "HEAD")
+
+
+class LeaseOptions(msgspec.Struct, frozen=True):
+    """Which Lease, and client-go's times in seconds: how long it holds, when to give up, how often to try."""
+
+    name: str
+    namespace: str
+    identity: str
+    duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+
+
+class NotLeading(Exception):
+    """A write was stopped because this process is not, or no longer, the leader."""
+
+
+class LeaderElector:
+    """Acquires and renews the Lease. `run` returns when leadership is lost after it had been won."""
+
+    def __init__(self, client: Client, options: LeaseOptions, clock: Clock, rng: Random) -> None:
+        self._client = client
+        self._options = options
+        self._clock = clock
+        self._rng = rng
+        self._renewed: float | None = None
+        self._seen: tuple[str, float] | None = None  # the Lease's last state, and when it was first seen
+        self._lease: Object | None = None
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process may write now."""
+        return self._renewed is not None and self._clock.monotonic() < self._renewed + self._options.renew_deadline
+
+    def guard(self, request: Request) -> None:
+        """Stop a write that is not allowed (now). Reads and the Lease itself pass. Raises `NotLeading`."""
+        if request.method in READS or self.leading or f"/{LEASES.plural}/" in request.path + "/":
+            return
+        if request.path.endswith(("/subjectaccessreviews", "/tokenreviews")):
+            return
+        raise NotLeading(f"{request.method} {request.path}: this manager is not the leader")
+
+    async def run(self, on_lead: Callable[[], None]) -> None:
+        """Compete until won, call `on_lead`, renew until lost. Cancel it to stop; then call `release`."""
+        while not await self._attempt():
+            await self._clock.sleep(self._options.retry_period * (0.8 + 0.4 * self._rng.random()))
+        log.info("leading", lease=self._options.name, identity=self._options.identity)
+        on_lead()
+        while self.leading:
+            await self._clock.sleep(self._options.retry_period)
+            await self._attempt()
+        log.error("leadership_lost", lease=self._options.name, identity=self._options.identity)
+
+    async def release(self) -> None:
+        """Give the Lease up, if it is held."""
+        if not self.leading or self._lease is None:
+            return
+        spec = self._lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
+        self._renewed = None
+        try:
+            await self._client.replace(LEASES, self._lease | {"spec": spec})
+        except KubeError as error:
+            log.warning("lease_not_released", error=str(error))
+
+    async def _attempt(self) -> bool:
+        """Try to take or to renew the Lease once."""
+        started = self._clock.monotonic()
+        try:
+            lease = await self._read()
+            if lease is None:
+                written = await self._client.create(LEASES, self._mine(None))
+            elif self._may_take(lease):
+                written = await self._client.replace(LEASES, self._mine(lease))
+            else:
+                self._renewed = None
+                return False
+        except (AlreadyExists, Conflict) as error:
+            log.info("lease_contended", error=str(error))
+            return self.leading
+        except KubeError as error:
+            log.warning("lease_unreachable", error=str(error))
+            return self.leading
+        # The time before the request counts: the server may have taken any moment since.
+        self._renewed, self._lease = started, written
+        return True
+
+    async def _read(self) -> Object | None:
+        try:
+            return await self._client.get(LEASES, self._options.name, self._options.namespace)
+        except NotFound:
+            return None
+
+    def _may_take(self, lease: Object) -> bool:
+        """Ours, released, or not renewed by its holder for its whole duration as seen by *our* clock."""
+        spec = lease.get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        if holder in ("", self._options.identity):
+            return True
+        state = f"{holder} {spec.get('renewTime')} {lease['metadata'].get('resourceVersion')}"
+        now = self._clock.monotonic()
+        if self._seen is None or self._seen[0] != state:
+            self._seen = (state, now)
+        return now > self._seen[1] + float(spec.get("leaseDurationSeconds") or self._options.duration)
+
+    def _mine(self, lease: Object | None) -> Object:
+        """The Lease as we want to write it."""
+        options, now = self._options, micro_timestamp(self._clock.now())
+        old = (lease or {}).get("spec") or {}
+        mine = old.get("holderIdentity") == options.identity
+        spec = {
+            "holderIdentity": options.identity,
+            "leaseDurationSeconds": int(options.duration),
+            "renewTime": now,
+            "acquireTime": old.get("acquireTime", now) if mine else now,
+            "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if mine or lease is None else 1),
+        }
+        metadata = (lease or {}).get("metadata") or {"name": options.name, "namespace": options.namespace}
+        return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
