@@ -1,0 +1,1 @@
+"""Request bodies in Kubernetes' protobuf, the only form in which kubectl sends some of its requests."""
