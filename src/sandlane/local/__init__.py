@@ -1,1 +1,1 @@
-"""The cluster on a laptop: an embedded API server, built-in controllers, a node that runs Pods as processes, a Service proxy."""
+"""The cluster on a laptop: embedded API server, built-in controllers, process node, Service proxy, supervisor."""
