@@ -1,0 +1,110 @@
+"""How an answer looks: the object itself, its metadata only, or a Table, as the Accept header asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.resource_type import ResourceType
+from sandlane.local.apiserver.status import StatusError
+from sandlane.local.apiserver.tables import table_columns, table_row
+
+META = "meta.k8s.io/v1"
+
+
+@dataclass(frozen=True)
+class Representation:
+    """`kind` is empty (the object), `PartialObjectMetadata` or `Table`; `include` what a Table's rows hold."""
+
+    kind: str = ""
+    include: str = "Metadata"
+    group: str = ""
+    version: str = ""
+
+    def one(self, type_: ResourceType, obj: Object, *, headers: bool = True) -> Object:
+        """A single object. A Table without `headers` has no column definitions (all but the first event of a watch)."""
+        if self.kind == "PartialObjectMetadata":
+            return partial(obj)
+        if self.kind == "Table":
+            version = obj.get("metadata", {}).get("resourceVersion")
+            return self._table(type_, [obj], {"resourceVersion": version} if version else {}, headers)
+        return obj
+
+    def many(self, type_: ResourceType, items: Iterable[Object], metadata: Object) -> Object:
+        """A list."""
+        if self.kind == "Table":
+            return self._table(type_, items, metadata, True)
+        if self.kind == "PartialObjectMetadataList" or self.kind == "PartialObjectMetadata":
+            return {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": META,
+                "metadata": metadata,
+                "items": [partial(item) for item in items],
+            }
+        resource = type_.resource
+        bare: list[Object] = []
+        for item in items:
+            if not type_.custom:
+                item.pop("kind", None)
+                item.pop("apiVersion", None)
+            bare.append(item)
+        return {
+            "kind": type_.list_kind or f"{resource.kind}List",
+            "apiVersion": resource.api_version,
+            "metadata": metadata,
+            "items": bare,
+        }
+
+    def _table(self, type_: ResourceType, items: Iterable[Object], metadata: Object, headers: bool) -> Object:
+        rows = []
+        for item in items:
+            row: Object = {"cells": table_row(type_, item)}
+            if self.include == "Object":
+                row["object"] = item
+            elif self.include == "Metadata":
+                row["object"] = partial(item)
+            rows.append(row)
+        table: Object = {"kind": "Table", "apiVersion": META, "metadata": metadata}
+        table["columnDefinitions"] = table_columns(type_) if headers else None
+        table["rows"] = rows
+        return table
+
+
+def partial(obj: Object) -> Object:
+    """Only the metadata."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": obj.get("metadata", {})}
+
+
+def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Representation:
+    """Choose by the Accept header. Raises `StatusError` 406 when nothing in it can be given."""
+    wanted = [_media(part) for part in accept.split(",") if part.strip()] or [("application/json", {})]
+    for media, parameters in wanted:
+        if media not in ("application/json", "*/*", "application/*", "application/yaml"):
+            continue
+        kind = parameters.get("as", "")
+        if not kind:
+            return Representation()
+        if parameters.get("g") != "meta.k8s.io" or parameters.get("v") != "v1":
+            continue
+        if kind == "Table":
+            include = query.get("includeObject", "Metadata") or "Metadata"
+            return Representation(kind, include)
+        if kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            return Representation("PartialObjectMetadata")
+    raise StatusError(
+        406,
+        "NotAcceptable",
+        "only the following media types are accepted: application/json, application/yaml, "
+        "application/vnd.kubernetes.protobuf, application/json;stream=watch",
+    )
+
+
+def _media(part: str) -> tuple[str, dict[str, str]]:
+    pieces = [piece.strip() for piece in part.split(";")]
+    parameters: dict[str, Any] = {}
+    for piece in pieces[1:]:
+        name, _, value = piece.partition("=")
+        parameters[name.strip()] = value.strip()
+    return pieces[0], parameters

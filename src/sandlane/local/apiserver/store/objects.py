@@ -1,0 +1,268 @@
+"""All objects in memory, with one resourceVersion sequence, compare-and-swap, and watches over a bounded history.
+
+A write changes memory at once, goes to the journal, and reaches watchers in order after its commit. When a commit
+fails, the write and all after it that were not yet committed are taken back, and their callers told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from sandlane.kube.resource import Key
+from sandlane.local.apiserver.resource_type import StorageKey
+from sandlane.local.apiserver.store.journal import Journal, Row
+
+FIRST_VERSION = 100
+HISTORY = 2000
+"""Events kept per resource for watches that resume."""
+WATCHER_EVENTS = 20_000
+"""Events that may wait for one watcher before it is cut off."""
+
+
+class StaleVersion(Exception):
+    """Compare-and-swap failed: the object has changed."""
+
+
+class TooOld(Exception):
+    """The history no longer reaches back to that version."""
+
+
+class StorageFull(Exception):
+    """The journal could not write; nothing of the write remains."""
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """An object at rest: its version and its JSON."""
+
+    version: int
+    data: bytes
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """A change of one object: `before` is None when it was created, `after` when it was deleted (`last` then holds its
+    last state, at the version of the deletion)."""
+
+    version: int
+    key: Key
+    before: bytes | None
+    after: bytes | None
+    last: bytes | None = None
+
+
+class Watcher:
+    """One watch: events wait here until they are read."""
+
+    def __init__(self, storage: StorageKey, store: ObjectStore, since: int) -> None:
+        self.storage = storage
+        self._since = since
+        self._store = store
+        self._events: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self.overflowed = False
+
+    def push(self, event: Event) -> None:
+        """Add an event; too many, and the watch is cut off."""
+        if event.version <= self._since:
+            return
+        if len(self._events) >= WATCHER_EVENTS:
+            self.overflowed = True
+            self._events.clear()
+        if not self.overflowed:
+            self._events.append(event)
+        self._wake.set()
+
+    def pop(self) -> Event | None:
+        """The next event, if one waits."""
+        return self._events.popleft() if self._events else None
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for an event; whether there is one."""
+        if self._events or self.overflowed:
+            return True
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Take no more events."""
+        self._store.unwatch(self)
+
+
+class _Pending(msgspec.Struct):
+    storage: StorageKey
+    event: Event
+    undo: Stored | None
+    done: asyncio.Future[None]
+
+
+class ObjectStore:
+    """The one store under both the HTTP server and `FakeCluster`. All methods belong to one event loop."""
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal = journal
+        self._objects: dict[StorageKey, dict[Key, Stored]] = {}
+        self._history: dict[StorageKey, deque[Event]] = {}
+        self._watchers: dict[StorageKey, dict[Watcher, None]] = {}
+        self._pending: deque[_Pending] = deque()
+        self.version = FIRST_VERSION
+        if journal is not None:
+            for row in journal.load():
+                objects = self._objects.setdefault((row.group, row.plural), {})
+                assert row.data is not None
+                objects[Key(row.namespace, row.name)] = Stored(row.version, row.data)
+            self.version = max(journal.last_version(), FIRST_VERSION)
+        self._floor = self.version
+        self.published = self.version
+        """The version up to which watchers have been told."""
+        self.on_write: list[Callable[[StorageKey, Event], None]] = []
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def get(self, storage: StorageKey, key: Key) -> Stored | None:
+        """One object."""
+        return self._objects.get(storage, {}).get(key)
+
+    def list(self, storage: StorageKey, namespace: str | None = None) -> list[tuple[Key, Stored]]:
+        """All objects of a resource, in order of namespace and name."""
+        objects = self._objects.get(storage, {})
+        chosen = (
+            objects if namespace is None else {key: at for key, at in objects.items() if key.namespace == namespace}
+        )
+        return sorted(chosen.items())
+
+    def count(self, storage: StorageKey) -> int:
+        """How many objects a resource has."""
+        return len(self._objects.get(storage, {}))
+
+    def storages(self) -> Iterator[StorageKey]:
+        """Where there are objects."""
+        return (storage for storage, objects in list(self._objects.items()) if objects)
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    async def put(self, storage: StorageKey, key: Key, make: Callable[[int], bytes], expected: int | None) -> Stored:
+        """Write an object if its version is `expected` (None: it must not exist); `make` gets the new version.
+
+        Returns after the commit. Raises `StaleVersion` and `StorageFull`.
+        """
+        objects = self._objects.setdefault(storage, {})
+        old = objects.get(key)
+        if (old.version if old else None) != expected:
+            raise StaleVersion
+        self.version += 1
+        new = Stored(self.version, make(self.version))
+        objects[key] = new
+        await self._commit(storage, Event(new.version, key, old.data if old else None, new.data), old)
+        return new
+
+    async def remove(self, storage: StorageKey, key: Key, make: Callable[[int], bytes], expected: int) -> Stored:
+        """Delete an object if its version is `expected`; `make` gives its last state at the version of the deletion."""
+        objects = self._objects.get(storage, {})
+        old = objects.get(key)
+        if old is None or old.version != expected:
+            raise StaleVersion
+        self.version += 1
+        last = Stored(self.version, make(self.version))
+        del objects[key]
+        await self._commit(storage, Event(last.version, key, old.data, None, last.data), old)
+        return last
+
+    async def _commit(self, storage: StorageKey, event: Event, undo: Stored | None) -> None:
+        if self._journal is None:
+            self._publish(storage, event)
+            return
+        pending = _Pending(storage, event, undo, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        row = Row(*storage, event.key.namespace, event.key.name, event.version, event.after)
+        self._journal.write(row, lambda error: self._acknowledged(pending, error))
+        await asyncio.shield(pending.done)  # a caller that goes away does not take the write back
+
+    def _acknowledged(self, pending: _Pending, error: BaseException | None) -> None:
+        if pending.done.done():
+            return  # taken back with an earlier one
+        if error is None:
+            self._pending.remove(pending)
+            self._publish(pending.storage, pending.event)
+            pending.done.set_result(None)
+            return
+        failed = StorageFull(str(error))
+        while self._pending:
+            last = self._pending.pop()
+            objects = self._objects[last.storage]
+            if last.undo is None:
+                objects.pop(last.event.key, None)
+            else:
+                objects[last.event.key] = last.undo
+            last.done.set_exception(failed)
+            last.done.exception()  # its caller may have gone away
+            if last is pending:
+                break
+
+    def _publish(self, storage: StorageKey, event: Event) -> None:
+        self.published = event.version
+        history = self._history.setdefault(storage, deque(maxlen=HISTORY))
+        history.append(event)
+        for watcher in list(self._watchers.get(storage, ())):
+            watcher.push(event)
+        for listener in self.on_write:
+            listener(storage, event)
+
+    # -- watching ---------------------------------------------------------------------------------------
+
+    def watch(self, storage: StorageKey, since: int) -> Watcher:
+        """Events after version `since`. Raises `TooOld`."""
+        history = self._history.get(storage, ())
+        full = len(history) == HISTORY
+        oldest = history[0].version - 1 if full and history else self._floor
+        if since < oldest:
+            raise TooOld
+        watcher = Watcher(storage, self, since)
+        for event in history:
+            watcher.push(event)
+        self._watchers.setdefault(storage, {})[watcher] = None
+        return watcher
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Forget a watcher."""
+        self._watchers.get(watcher.storage, {}).pop(watcher, None)
+
+    def forget_history(self) -> None:
+        """Compact: versions up to now are too old for watches and continue tokens."""
+        self._history.clear()
+        self._floor = self.version
+
+    @property
+    def oldest(self) -> int:
+        """The version that continue tokens may go back to."""
+        return self._floor
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        if self._journal is not None:
+            self._journal.close()
+
+
+def labels_of(data: bytes) -> dict[str, str]:
+    """The labels of an object at rest."""
+    labels: dict[str, str] = _labels.decode(data).metadata.labels or {}
+    return labels
+
+
+class _LabelsMeta(msgspec.Struct):
+    labels: dict[str, str] | None = None
+
+
+class _LabelsOnly(msgspec.Struct):
+    metadata: _LabelsMeta
+
+
+_labels: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_LabelsOnly)
