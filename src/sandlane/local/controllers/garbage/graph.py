@@ -6,7 +6,8 @@ its owners exists any more; foreground deletion waits for the dependents that bl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ from sandlane.kube.resource import Key, Resource
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+REMEMBERED = 8192
 
 
 class Propagation(StrEnum):
@@ -32,6 +34,7 @@ class Node:
     resource: Resource
     key: Key
     uid: str
+    version: str
     owners: tuple[OwnerReference, ...]
     deleting: bool
     finalizers: tuple[str, ...]
@@ -40,7 +43,13 @@ class Node:
     def of(cls, resource: Resource, metadata: ObjectMeta) -> Node:
         """The node of an object's metadata."""
         return cls(
-            resource, metadata.key, metadata.uid, metadata.owner_references, metadata.deleting, metadata.finalizers
+            resource,
+            metadata.key,
+            metadata.uid,
+            metadata.resource_version,
+            metadata.owner_references,
+            metadata.deleting,
+            metadata.finalizers,
         )
 
     @property
@@ -105,6 +114,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
         self._dependents: dict[str, dict[str, None]] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()  # uids never come back
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -139,6 +149,9 @@ class Graph:
     def remove(self, uid: str) -> list[str]:
         """Learn that an object is gone; the uids to decide about because of that."""
         node = self._nodes.pop(uid, None)
+        self._gone[uid] = None
+        if len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
         touched = list(self._dependents.get(uid, ()))
         for owner in node.owners if node else ():
             self._unlink(owner.uid, uid)
@@ -153,8 +166,8 @@ class Graph:
             if not links:
                 del self._dependents[owner]
 
-    def decide(self, uid: str, absent: Iterable[str] = ()) -> Action:
-        """What to do about an object. `absent` are owner uids that the server said do not exist."""
+    def decide(self, uid: str, absent: Collection[str] = (), present: Collection[str] = ()) -> Action:
+        """What to do about an object. `absent` and `present` are owner uids of which the server said so."""
         node = self._nodes.get(uid)
         if node is None:
             return None
@@ -162,14 +175,14 @@ class Graph:
             return self._decide_deleting(node)
         if not node.owners:
             return None
-        gone = set(absent)
-        unknown = tuple(o for o in node.owners if o.uid not in gone and not self._is_owner(o, node))
+        gone = {o.uid for o in node.owners if o.uid in absent or o.uid in self._gone}
+        rest = [o for o in node.owners if o.uid not in gone]
+        unknown = tuple(o for o in rest if o.uid not in present and not self._is_owner(o, node))
         if unknown:
             return Ask(unknown)
-        waiting = [o for o in node.owners if o.uid not in gone and self._nodes[o.uid].foreground]
-        solid = [o for o in node.owners if o.uid not in gone and not self._nodes[o.uid].foreground]
-        if solid:
-            drop = tuple(o.uid for o in node.owners if o.uid in gone or o in waiting)
+        waiting = {o.uid for o in rest if (known := self._nodes.get(o.uid)) is not None and known.foreground}
+        if len(rest) > len(waiting):
+            drop = tuple(o.uid for o in node.owners if o.uid in gone or o.uid in waiting)
             return DropOwners(drop) if drop else None
         if waiting and self._dependents.get(uid):
             return Delete(Propagation.FOREGROUND)
