@@ -50,7 +50,18 @@ def test_yaml_is_read_as_json() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{not json", b'{"a":NaN}', b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000 + b"x", b"{} {}"],
+    [
+        b'"\\ud800"',
+        b'{"a":1e999}',
+        b"",
+        b"{not json",
+        b'{"a":NaN}',
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"1" * 10_000 + b"x",
+        b"{} {}",
+    ],
 )
 def test_not_json(body: bytes) -> None:
     """What is not JSON is a BodyError, with and without the search for repeated keys."""
