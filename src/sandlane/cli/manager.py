@@ -1,0 +1,95 @@
+"""`sandlane manager`: the composition root. Reads options, builds what all controllers share, registers them, runs.
+
+The same on a real cluster and on a laptop. Every option is a flag and a field of the `--config` file; flags win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random  # noqa: TID251 - the composition root
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from sandlane.kube.client import Client
+from sandlane.kube.clock import SystemClock
+from sandlane.kube.config import ConfigError, load_config
+from sandlane.kube.http import HttpTransport
+from sandlane.runtime.logging import LEVELS, set_up_logging
+from sandlane.runtime.manager import LeadershipLost, Manager
+from sandlane.runtime.options import ManagerOptions, OptionsError, load_options
+
+log = structlog.get_logger(__name__)
+
+
+class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The manager's options, with those of this product."""
+
+    xds_bind_address: str = ""
+    install_crds: bool = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until a signal; the exit code."""
+    try:
+        options, kubeconfig = parse(argv)
+        set_up_logging(options.log_format, options.log_level)
+        asyncio.run(run(options, kubeconfig))
+    except (OptionsError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BaseExceptionGroup as group:
+        if group.subgroup(LeadershipLost) is None:
+            raise
+        log.error("leadership_lost")
+        return 1
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[Options, Path | None]:
+    """Flags over the configuration file over defaults. Raises `OptionsError`."""
+    parser = argparse.ArgumentParser(prog="sandlane manager", description="Run Sandlane's controllers.")
+    parser.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, the Pod's own account, ~/.kube/config")
+    parser.add_argument("--config", type=Path, help="a YAML file with these options in camelCase")
+    for field in msgspec.structs.fields(Options):
+        flag = "--" + field.name.replace("_", "-")
+        shown = "" if field.default in ("", (), False) else f"default {field.default}"
+        if field.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        elif field.type in (int, float):
+            parser.add_argument(flag, type=field.type, help=shown)
+        elif field.type is str:
+            choices = {"log_format": ("json", "console"), "log_level": tuple(LEVELS)}.get(field.name)
+            parser.add_argument(flag, choices=choices, help=shown)
+        else:
+            parser.add_argument(flag, type=_names, help="comma-separated names")
+    given = vars(parser.parse_args(argv))
+    kubeconfig, config = given.pop("kubeconfig"), given.pop("config")
+    options = load_options(config, Options) if config else Options()
+    assert isinstance(options, Options)
+    return msgspec.structs.replace(options, **{k: v for k, v in given.items() if v is not None}), kubeconfig
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+async def run(options: Options, kubeconfig: Path | None) -> None:
+    """Build the manager and run it."""
+    config = load_config(kubeconfig)
+    clock, rng = SystemClock(), random.Random()
+    client = Client(HttpTransport(config), clock=clock, rng=rng, qps=options.kube_api_qps, burst=options.kube_api_burst)
+    try:
+        manager = Manager(client, clock=clock, rng=rng, options=options, namespace=config.namespace)
+        register(manager, options)
+        await manager.run(handle_signals=True)
+    finally:
+        await client.close()
+
+
+def register(manager: Manager, options: Options) -> None:
+    """Give the manager all controllers of the product."""
