@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
+
+_boot = getattr(time, "CLOCK_BOOTTIME", None)
+_monotonic: Callable[[], float] = time.monotonic if _boot is None else partial(time.clock_gettime, _boot)
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -29,12 +36,39 @@ class SystemClock:
         return datetime.now(UTC)  # noqa: TID251 - the seam itself
 
     def monotonic(self) -> float:
-        """Seconds since some start."""
-        return time.monotonic()
+        """Seconds since some start; goes on while the machine sleeps, so that a Lease does not outlive a nap."""
+        return _monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
         await asyncio.sleep(seconds)
+
+
+async def within(clock: Clock, seconds: float, work: Awaitable[T]) -> T:
+    """What `work` gives. Raises `TimeoutError` (and cancels it) when it takes longer than `seconds` of this clock."""
+    if isinstance(clock, SystemClock):
+        async with asyncio.timeout(seconds):
+            return await work
+    outcome: list[tuple[T | None, BaseException | None]] = []
+
+    async def run() -> None:
+        try:
+            outcome.append((await work, None))
+        except Exception as error:  # handed to the caller as it is, not in a group
+            outcome.append((None, error))
+
+    async with asyncio.TaskGroup() as tasks:
+        job = tasks.create_task(run())
+        timer = tasks.create_task(clock.sleep(seconds))
+        await asyncio.wait({job, timer}, return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        job.cancel()
+    if not outcome:
+        raise TimeoutError(f"not done within {seconds:g} s")
+    result, failure = outcome[0]
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]
 
 
 def timestamp(moment: datetime) -> str:

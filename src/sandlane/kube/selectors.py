@@ -11,6 +11,8 @@ import msgspec
 _NAME = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _TOKEN = re.compile(r"\s*(==|!=|=|!|,|\(|\)|<|>|[^\s=!,()<>]+)")
+_NO_VALUES = "values set must be empty for exists and does not exist"
+_SIGNS = {"in": "=", "notin": "!=", "gt": ">", "lt": "<"}
 
 
 class SelectorError(ValueError):
@@ -77,8 +79,29 @@ def selector_of(label_selector: Mapping[str, Any] | None) -> Selector | None:
         operator = operators.get(expression.get("operator", ""))
         if operator is None:
             raise SelectorError(f'"{expression.get("operator")}" is not a valid label selector operator')
-        found.append(Requirement(expression["key"], operator, tuple(expression.get("values") or ())))
+        values = tuple(expression.get("values") or ())
+        if bool(values) != (operator in ("in", "notin")):
+            rule = "for 'in', 'notin' operators, values set can't be empty" if not values else _NO_VALUES
+            raise SelectorError(f'values: Invalid value: "{",".join(values)}": {rule}')
+        found.append(Requirement(expression["key"], operator, values))
     return tuple(found)
+
+
+def format_selector(selector: Selector) -> str:
+    """The text of a selector, as in a query; the inverse of `parse_label_selector`."""
+    return ",".join(_format(requirement) for requirement in selector)
+
+
+def _format(requirement: Requirement) -> str:
+    key, values = requirement.key, ",".join(sorted(requirement.values))
+    match requirement.operator:
+        case "in" | "notin" if len(requirement.values) > 1:
+            return f"{key} {requirement.operator} ({values})"
+        case "exists":
+            return key
+        case "!exists":
+            return f"!{key}"
+    return f"{key}{_SIGNS[requirement.operator]}{values}"
 
 
 def equality(labels: Mapping[str, str]) -> Selector:
