@@ -56,7 +56,7 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
-class _Meta(msgspec.Struct, rename="camel"):
+class _Meta(msgspec.Struct, frozen=True, rename="camel"):
     resource_version: str = ""
 
 

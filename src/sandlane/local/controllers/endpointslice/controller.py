@@ -15,11 +15,11 @@ from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
 
 
-class _Selector(msgspec.Struct):
+class _Selector(msgspec.Struct, frozen=True):
     selector: dict[str, str] | None = None
 
 
-class _Selecting(msgspec.Struct):
+class _Selecting(msgspec.Struct, frozen=True):
     spec: _Selector = _Selector()
 
 

@@ -1,0 +1,91 @@
+"""`sandlane ...`: every command is a few lines over the rooms below; nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Test many changes at the same time inside one shared Kubernetes environment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where the local cluster lives; default $SANDLANE_DATA_DIR or ~/.sandlane."),
+]
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="The Service's namespace.")]
+KubeconfigOption = Annotated[Path | None, typer.Option("--kubeconfig", help="The cluster to talk to.")]
+
+
+def fail(message: object, code: int = 1) -> NoReturn:
+    """Say what is wrong and exit."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@app.command()
+def up(
+    data_dir: DataDirOption = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the cluster is ready.")] = False,
+    images: Annotated[Path | None, typer.Option("--images", help="Which programs stand for which images.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="The API server's port on 127.0.0.1.")] = None,
+) -> None:
+    """Start a Kubernetes cluster on this machine."""
+    from sandlane.cli.local import up
+
+    up(data_dir, detach=detach, images=images, port=port, fail=fail)
+
+
+@app.command()
+def status(
+    data_dir: DataDirOption = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+) -> None:
+    """Say how the local cluster is; exit code 0 when it is ready, 3 when it is not running, 1 otherwise."""
+    from sandlane.cli.local import status
+
+    raise typer.Exit(status(data_dir, output, fail=fail))
+
+
+@app.command()
+def down(data_dir: DataDirOption = None) -> None:
+    """Stop the local cluster; its state is kept for the next `sandlane up`."""
+    from sandlane.cli.local import down
+
+    down(data_dir, fail=fail)
+
+
+@app.command()
+def url(
+    service: Annotated[str, typer.Argument(help="The Service's name.")],
+    namespace: NamespaceOption = "default",
+    port: Annotated[str, typer.Option("--port", help="Name or number, when the Service has several ports.")] = "",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Print where a Service of the local cluster is served."""
+    from sandlane.cli.local import url
+
+    print(url(data_dir, service, namespace, port, fail=fail))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+def manager(context: typer.Context) -> None:
+    """Run the controllers (in a cluster: the manager's Deployment does). `--help` lists its options."""
+    from sandlane.cli.manager import main as run_manager
+
+    raise typer.Exit(run_manager(context.args))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import sandlane
+
+    print(sandlane.__version__)
