@@ -1,4 +1,4 @@
-"""What a request asks for, read from its method and path: verb, group, version, resource, namespace, name, subresource."""
+"""What a request asks for, read from its method and path: verb, resource, namespace, name, subresource."""
 
 from __future__ import annotations
 

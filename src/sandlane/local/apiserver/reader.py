@@ -1,0 +1,320 @@
+"""Reading: get, list with paging and selectors, watch with resumption, bookmarks and initial events."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import msgspec
+
+from sandlane.kube.clock import Clock
+from sandlane.kube.resource import Key, Object
+from sandlane.kube.selectors import Selector, SelectorError, matches, parse_label_selector
+from sandlane.local.apiserver import field_selectors
+from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.representation import Representation
+from sandlane.local.apiserver.request_info import RequestInfo
+from sandlane.local.apiserver.resource_type import ResourceType
+from sandlane.local.apiserver.status import StatusError, bad_request, expired, invalid, not_found
+from sandlane.local.apiserver.store.objects import Event, ObjectStore, TooOld, Watcher
+
+BOOKMARK_SECONDS = 60.0
+WATCH_SECONDS = 1800.0
+Query = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which objects of a resource are asked for."""
+
+    type_: ResourceType
+    namespace: str | None
+    labels: Selector
+    fields: field_selectors.Requirements
+    name: str = ""
+
+    def admits(self, key: Key, obj: Object) -> bool:
+        """Whether an object is among them."""
+        if self.name and key.name != self.name:
+            return False
+        if self.labels and not matches(self.labels, obj["metadata"].get("labels") or {}):
+            return False
+        return not self.fields or field_selectors.matches(self.type_, self.fields, obj)
+
+
+def make_filter(type_: ResourceType, info: RequestInfo, query: Query) -> Filter:
+    """The filter of a request. Raises `StatusError` 400."""
+    try:
+        labels = parse_label_selector(query.get("labelSelector", ""))
+    except SelectorError as error:
+        raise bad_request(str(error)) from error
+    fields = field_selectors.parse(type_, query.get("fieldSelector", ""))
+    return Filter(type_, info.namespace or None, labels, fields, info.name)
+
+
+class Reader:
+    """Answers reads from the store."""
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def decode(self, type_: ResourceType, data: bytes) -> Object:
+        """An object at rest in the form of a served version."""
+        obj: Object = msgspec.json.decode(data)
+        return type_.from_storage(obj) if type_.from_storage else obj
+
+    def get(self, type_: ResourceType, namespace: str, name: str) -> Object:
+        """One object. Raises `StatusError` 404."""
+        stored = self._store.get(type_.storage_key, Key(namespace, name))
+        if stored is None:
+            raise not_found(type_.resource.group, type_.resource.plural, name)
+        return self.decode(type_, stored.data)
+
+    def list(self, type_: ResourceType, wanted: Filter, query: Query) -> tuple[list[Object], Object]:
+        """A page of objects, and the list's metadata. Raises `StatusError` 400 and 410."""
+        limit = _limit(query)
+        token = query.get("continue", "")
+        after, version = self._continue(token, query) if token else (None, self._store.version)
+        if not token:
+            self._check_version(query)
+        items: list[Object] = []
+        metadata: Object = {"resourceVersion": str(version)}
+        left = 0
+        for key, stored in self._store.list(type_.storage_key, wanted.namespace):
+            if after is not None and key <= after:
+                continue
+            if wanted.name and key.name != wanted.name:
+                continue
+            if limit and len(items) == limit:
+                left += 1
+                if wanted.labels or wanted.fields:
+                    obj = self.decode(type_, stored.data)
+                    if not wanted.admits(key, obj):
+                        left -= 1
+                        continue
+                    break
+                continue
+            obj = self.decode(type_, stored.data)
+            if wanted.admits(key, obj):
+                items.append(obj)
+                last = key
+        if left:
+            metadata["continue"] = _token(version, last)
+            if not wanted.labels and not wanted.fields:
+                metadata["remainingItemCount"] = left
+        return items, metadata
+
+    def _check_version(self, query: Query) -> None:
+        version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+        faults = Faults()
+        if match and not version:
+            faults.forbidden(
+                "resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            )
+        elif match and match not in ("Exact", "NotOlderThan"):
+            faults.not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan", ""))
+        elif match == "Exact" and version == "0":
+            faults.forbidden(
+                "resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+            )
+        if faults.errors:
+            raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
+        if not version or version == "0":
+            return
+        number = _version(version)
+        if number > self._store.version:
+            raise StatusError(
+                504,
+                "Timeout",
+                f"Too large resource version: {number}, current: {self._store.version}",
+                {
+                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                    "retryAfterSeconds": 1,
+                },
+            )
+        if match == "Exact" and number < self._store.oldest:
+            raise expired("The resourceVersion for the provided list is too old.")
+
+    def _continue(self, token: str, query: Query) -> tuple[Key, int]:
+        if query.get("resourceVersion") not in (None, "", "0"):
+            raise bad_request("specifying resource version is not allowed when using continue")
+        try:
+            version, namespace, name = msgspec.json.decode(
+                base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), type=tuple[int, str, str]
+            )
+        except (ValueError, msgspec.MsgspecError):
+            raise bad_request("continue key is not valid") from None
+        if version < self._store.oldest:
+            raise expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new "
+                "list without the continue parameter."
+            )
+        return Key(namespace, name), version
+
+    # -- watch ------------------------------------------------------------------------------------------
+
+    def watch(self, type_: ResourceType, wanted: Filter, query: Query, shape: Representation) -> AsyncIterator[bytes]:
+        """Open a watch; its lines as they come. Raises `StatusError` before the first line for bad options."""
+        initial = query.get("sendInitialEvents")
+        bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
+        version = query.get("resourceVersion", "")
+        match = query.get("resourceVersionMatch", "")
+        faults = Faults()
+        if initial is not None and match != "NotOlderThan":
+            faults.forbidden(
+                "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            )
+        elif initial is None and match:
+            faults.forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )
+        if faults.errors:
+            raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
+        since = _version(version) if version not in ("", "0") else None
+        start = self._store.version
+        wants_initial = initial == "true" if initial is not None else since is None
+        try:
+            watcher = self._store.watch(type_.storage_key, start if wants_initial or since is None else since)
+        except TooOld:
+            error = expired(f"too old resource version: {since} ({self._store.oldest + 1})")
+            return _one_line({"type": "ERROR", "object": error.status()})
+        seconds = float(query.get("timeoutSeconds") or WATCH_SECONDS)
+        return self._events(
+            _Watch(
+                type_, wanted, shape, watcher, wants_initial, start, initial == "true" and bookmarks, bookmarks, seconds
+            )
+        )
+
+    async def _events(self, watch: _Watch) -> AsyncIterator[bytes]:
+        try:
+            headers = True
+            if watch.initial:
+                for key, stored in self._store.list(watch.type_.storage_key, watch.wanted.namespace):
+                    if stored.version > watch.start:
+                        continue  # written while the watch was opened: comes as an event
+                    obj = self.decode(watch.type_, stored.data)
+                    if watch.wanted.admits(key, obj):
+                        yield _line("ADDED", watch.shape.one(watch.type_, obj, headers=headers))
+                        headers = False
+                if watch.mark_initial:
+                    yield _line("BOOKMARK", self._bookmark(watch, watch.start, initial_end=True))
+            last = watch.start
+            now = self._clock.monotonic()
+            ends, bookmark_due = now + watch.seconds, now + BOOKMARK_SECONDS
+            while True:
+                now = self._clock.monotonic()
+                wait = min(ends, bookmark_due) - now
+                if watch.watcher.overflowed:
+                    too_slow = expired("the watch was too slow to read its events; list again")
+                    yield _line("ERROR", too_slow.status())
+                    return
+                event = watch.watcher.pop()
+                if event is None:
+                    if wait > 0 and await watch.watcher.wait(wait):
+                        continue
+                    if watch.bookmarks:
+                        yield _line("BOOKMARK", self._bookmark(watch, max(last, self._store.published)))
+                    if self._clock.monotonic() >= ends:
+                        return
+                    bookmark_due = self._clock.monotonic() + BOOKMARK_SECONDS
+                    continue
+                last = event.version
+                line = self._event_line(watch, event, headers)
+                if line is not None:
+                    headers = False
+                    yield line
+        finally:
+            watch.watcher.close()
+
+    def _event_line(self, watch: _Watch, event: Event, headers: bool) -> bytes | None:
+        """The line that a change is for this watch: an object that enters or leaves the selection comes or goes."""
+        wanted, type_ = watch.wanted, watch.type_
+        if wanted.namespace is not None and event.key.namespace != wanted.namespace:
+            return None
+        if wanted.name and event.key.name != wanted.name:
+            return None
+        plain = not wanted.labels and not wanted.fields
+        before = plain or (event.before is not None and wanted.admits(event.key, self.decode(type_, event.before)))
+        if event.after is None:
+            if event.before is None or not before:
+                return None
+            assert event.last is not None
+            kind, data = "DELETED", event.last
+        else:
+            after = plain or wanted.admits(event.key, self.decode(type_, event.after))
+            was = event.before is not None and before
+            if not after and not was:
+                return None
+            kind = "MODIFIED" if after and was else "ADDED" if after else "DELETED"
+            data = event.after
+        if not watch.shape.kind and type_.from_storage is None and (after_or_deleted(kind, event)):
+            return b'{"type":"' + kind.encode() + b'","object":' + data + b"}\n"
+        obj = self.decode(type_, data)
+        if kind == "DELETED" and event.after is not None and event.before is not None:
+            obj = self.decode(type_, event.before)
+            obj["metadata"]["resourceVersion"] = str(event.version)
+        return _line(kind, watch.shape.one(type_, obj, headers=headers))
+
+    def _bookmark(self, watch: _Watch, version: int, *, initial_end: bool = False) -> Object:
+        metadata: Object = {"resourceVersion": str(version)}
+        if not watch.type_.custom:
+            metadata["creationTimestamp"] = None
+        if initial_end:
+            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        resource = watch.type_.resource
+        obj: Object = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        return watch.shape.one(watch.type_, obj) if watch.shape.kind == "PartialObjectMetadata" else obj
+
+
+@dataclass(frozen=True)
+class _Watch:
+    type_: ResourceType
+    wanted: Filter
+    shape: Representation
+    watcher: Watcher
+    initial: bool
+    start: int
+    mark_initial: bool
+    bookmarks: bool
+    seconds: float
+
+
+def after_or_deleted(kind: str, event: Event) -> bool:
+    """Whether an event's bytes can be sent as they are (an object that left the selection is shown as it was)."""
+    return kind != "DELETED" or event.after is None
+
+
+def _line(kind: str, obj: Object) -> bytes:
+    return msgspec.json.encode({"type": kind, "object": obj}) + b"\n"
+
+
+async def _one_line(event: Object) -> AsyncIterator[bytes]:
+    yield msgspec.json.encode(event) + b"\n"
+
+
+def _limit(query: Query) -> int:
+    text = query.get("limit", "")
+    if not text:
+        return 0
+    try:
+        return max(0, int(text))
+    except ValueError:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
+def _version(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise bad_request(f"invalid resource version {text!r}")
+    return number
+
+
+def _token(version: int, key: Key) -> str:
+    data = msgspec.json.encode((version, key.namespace, key.name))
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
