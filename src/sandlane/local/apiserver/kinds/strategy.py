@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from sandlane.kube.patch.values import equal_json
+from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.names import NameRule, check_metadata, subdomain
@@ -88,7 +89,7 @@ class BuiltinStrategy:
         if self.rules.generation:
             obj["metadata"]["generation"] = 1
         if self.rules.status and self.rules.resets_status:
-            obj["status"] = {}
+            obj["status"] = copy_json(_blank_status(self.definition))
         self.rules.prepare_create(obj)
 
     def allocate(self, obj: Object, old: Object | None, context: Context) -> None:
@@ -133,6 +134,13 @@ class BuiltinStrategy:
         faults = Faults()
         self.rules.warn(faults, obj)
         return faults.warnings
+
+
+@cache
+def _blank_status(definition: str) -> Object:
+    """The status of an object that nobody has looked at yet: numbers that are always shown are 0."""
+    status: Object = conform({}, definition)[0].get("status") or {}
+    return status
 
 
 def _dig(obj: Object, path: str) -> Any:

@@ -138,10 +138,10 @@ def default_cron_job(obj: Object) -> None:
     default_template(spec.setdefault("jobTemplate", {}).setdefault("spec", {}).setdefault("template", {}))
 
 
-def prepare_daemon_set(obj: Object, generation: int = 1) -> None:
+def prepare_daemon_set(obj: Object) -> None:
     """The old name of the template's generation, still kept in an annotation."""
     annotations = obj["metadata"].setdefault("annotations", {})
-    annotations["deprecated.daemonset.template.generation"] = str(generation)
+    annotations["deprecated.daemonset.template.generation"] = "1"
 
 
 def prepare_job(obj: Object) -> None:

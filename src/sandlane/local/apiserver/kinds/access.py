@@ -1,0 +1,202 @@
+"""Defaults and validation of RBAC, webhooks, admission policies, certificates, Leases and Events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandlane.kube.patch.values import equal_json
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.names import path_segment
+
+
+def _unset(target: Object, key: str, value: Any) -> None:
+    if target.get(key) in (None, ""):
+        target[key] = value
+
+
+def default_role_binding(obj: Object) -> None:
+    """Groups of subjects and of the role follow from their kinds."""
+    reference = obj.setdefault("roleRef", {})
+    _unset(reference, "apiGroup", "rbac.authorization.k8s.io")
+    for subject in obj.get("subjects") or []:
+        if not subject.get("apiGroup") and subject.get("kind") in ("User", "Group"):
+            subject["apiGroup"] = "rbac.authorization.k8s.io"
+
+
+def check_role(faults: Faults, obj: Object) -> None:
+    """A Role's rules."""
+    for index, rule in enumerate(obj.get("rules") or []):
+        at = f"rules[{index}]"
+        if not rule.get("verbs"):
+            faults.required(f"{at}.verbs", "verbs must contain at least one value")
+        if rule.get("nonResourceURLs"):
+            if obj["metadata"].get("namespace"):
+                text = "namespaced rules cannot apply to non-resource URLs"
+                faults.invalid(f"{at}.nonResourceURLs", rule["nonResourceURLs"], text)
+            if rule.get("apiGroups") or rule.get("resources") or rule.get("resourceNames"):
+                text = "rules cannot apply to both regular resources and non-resource URLs"
+                faults.invalid(f"{at}.nonResourceURLs", rule["nonResourceURLs"], text)
+            continue
+        if not rule.get("apiGroups"):
+            faults.required(f"{at}.apiGroups", "resource rules must supply at least one api group")
+        if not rule.get("resources"):
+            faults.required(f"{at}.resources", "resource rules must supply at least one resource")
+
+
+def check_role_binding(faults: Faults, obj: Object) -> None:
+    """A RoleBinding's role and subjects."""
+    reference = obj.get("roleRef") or {}
+    kinds = ("ClusterRole", "Role") if obj["metadata"].get("namespace") else ("ClusterRole",)
+    if reference.get("apiGroup") != "rbac.authorization.k8s.io":
+        faults.not_supported("roleRef.apiGroup", reference.get("apiGroup"), ("rbac.authorization.k8s.io",))
+    if reference.get("kind") not in kinds:
+        faults.not_supported("roleRef.kind", reference.get("kind", ""), kinds)
+    if not reference.get("name"):
+        faults.required("roleRef.name")
+    else:
+        for detail in path_segment(reference["name"]):
+            faults.invalid("roleRef.name", reference["name"], detail)
+    for index, subject in enumerate(obj.get("subjects") or []):
+        at = f"subjects[{index}]"
+        if not subject.get("name"):
+            faults.required(f"{at}.name")
+        faults.one_of(f"{at}.kind", subject.get("kind"), ("Group", "ServiceAccount", "User"), required=True)
+        if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
+            faults.required(f"{at}.namespace")
+
+
+def check_role_binding_update(faults: Faults, new: Object, old: Object) -> None:
+    """The role of a binding may not change."""
+    if not equal_json(new.get("roleRef"), old.get("roleRef")):
+        faults.invalid("roleRef", new.get("roleRef"), "cannot change roleRef")
+
+
+def check_lease(faults: Faults, obj: Object) -> None:
+    """A Lease's numbers."""
+    spec = obj.get("spec") or {}
+    duration = spec.get("leaseDurationSeconds")
+    if duration is not None and duration <= 0:
+        faults.invalid("spec.leaseDurationSeconds", duration, "must be greater than 0")
+    faults.non_negative("spec.leaseTransitions", spec.get("leaseTransitions"))
+
+
+def check_core_event(faults: Faults, obj: Object) -> None:
+    """An Event is about an object of its own namespace."""
+    namespace = obj["metadata"].get("namespace", "")
+    involved = (obj.get("involvedObject") or {}).get("namespace", "")
+    if involved != namespace and not (not involved and namespace == "default"):
+        faults.invalid("involvedObject.namespace", involved, "does not match event.namespace")
+
+
+def check_new_event(faults: Faults, obj: Object) -> None:
+    """An Event of events.k8s.io, as stored: times, reporter, action, reason and type are required."""
+    if not obj.get("eventTime"):
+        faults.required("eventTime")
+    if not obj.get("reportingComponent"):
+        faults.required("reportingController")
+    if not obj.get("reportingInstance"):
+        faults.required("reportingInstance")
+    if not obj.get("action"):
+        faults.required("action")
+    if not obj.get("reason"):
+        faults.required("reason")
+    if obj.get("type") not in ("Normal", "Warning"):
+        faults.invalid("type", obj.get("type", ""), "has invalid value: " + str(obj.get("type", "")))
+    if len(obj.get("message", "")) > 1024:
+        faults.invalid("note", "", "can have at most 1024 characters")
+    check_core_event(faults, obj)
+
+
+def default_webhooks(obj: Object) -> None:
+    """Defaults of the webhooks of a configuration."""
+    mutating = obj.get("kind") == "MutatingWebhookConfiguration"
+    for hook in obj.get("webhooks") or []:
+        for key, value in (("failurePolicy", "Fail"), ("matchPolicy", "Equivalent"), ("timeoutSeconds", 10)):
+            if hook.get(key) is None:
+                hook[key] = value
+        for key in ("namespaceSelector", "objectSelector"):
+            if hook.get(key) is None:
+                hook[key] = {}
+        if mutating and hook.get("reinvocationPolicy") is None:
+            hook["reinvocationPolicy"] = "Never"
+        service = (hook.get("clientConfig") or {}).get("service")
+        if service is not None and service.get("port") is None:
+            service["port"] = 443
+        for rule in hook.get("rules") or []:
+            if rule.get("scope") is None:
+                rule["scope"] = "*"
+
+
+def check_webhooks(faults: Faults, obj: Object) -> None:
+    """The webhooks of a configuration."""
+    names: set[str] = set()
+    for index, hook in enumerate(obj.get("webhooks") or []):
+        at, name = f"webhooks[{index}]", hook.get("name", "")
+        if name.count(".") < 2:
+            faults.invalid(f"{at}.name", name, "should be a domain with at least three segments separated by dots")
+        if name in names:
+            faults.duplicate(f"{at}.name", name)
+        names.add(name)
+        if not hook.get("admissionReviewVersions"):
+            faults.required(f"{at}.admissionReviewVersions", "must specify one of v1, v1beta1")
+        elif not {"v1", "v1beta1"} & set(hook["admissionReviewVersions"]):
+            faults.invalid(
+                f"{at}.admissionReviewVersions",
+                hook["admissionReviewVersions"],
+                "must include at least one of v1, v1beta1",
+            )
+        if hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            if hook.get("sideEffects") is None:
+                faults.required(f"{at}.sideEffects", "must specify one of None, NoneOnDryRun")
+            else:
+                faults.not_supported(f"{at}.sideEffects", hook["sideEffects"], ("None", "NoneOnDryRun"))
+        faults.one_of(f"{at}.failurePolicy", hook.get("failurePolicy"), ("Fail", "Ignore"), required=True)
+        if not 1 <= hook.get("timeoutSeconds", 10) <= 30:
+            faults.invalid(
+                f"{at}.timeoutSeconds", hook["timeoutSeconds"], "the timeout value must be between 1 and 30 seconds"
+            )
+        client = hook.get("clientConfig") or {}
+        if ("url" in client) == ("service" in client):
+            faults.required(f"{at}.clientConfig", "exactly one of url or service is required")
+
+
+def default_admission_policy(obj: Object) -> None:
+    """Defaults of a ValidatingAdmissionPolicy, and of what a binding matches."""
+    spec = obj.setdefault("spec", {})
+    if obj.get("kind") == "ValidatingAdmissionPolicy" and spec.get("failurePolicy") is None:
+        spec["failurePolicy"] = "Fail"
+    for field in ("matchConstraints", "matchResources"):
+        matches = spec.get(field)
+        if matches is None:
+            continue
+        if matches.get("matchPolicy") is None:
+            matches["matchPolicy"] = "Equivalent"
+        for key in ("namespaceSelector", "objectSelector"):
+            if matches.get(key) is None:
+                matches[key] = {}
+        for rule in [*(matches.get("resourceRules") or []), *(matches.get("excludeResourceRules") or [])]:
+            if rule.get("scope") is None:
+                rule["scope"] = "*"
+
+
+def check_signing_request(faults: Faults, obj: Object) -> None:
+    """A CertificateSigningRequest's spec."""
+    spec = obj["spec"]
+    if not spec.get("request"):
+        faults.required("spec.request")
+    if not spec.get("signerName"):
+        faults.required("spec.signerName")
+    elif "/" not in spec["signerName"]:
+        faults.invalid(
+            "spec.signerName",
+            spec["signerName"],
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        )
+    if not spec.get("usages"):
+        faults.required("spec.usages")
+
+
+def check_signing_request_update(faults: Faults, new: Object, old: Object) -> None:
+    """What is asked for may not change."""
+    faults.immutable("spec", new.get("spec"), same=equal_json(new.get("spec"), old.get("spec")))

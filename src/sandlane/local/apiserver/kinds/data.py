@@ -1,0 +1,191 @@
+"""Defaults and validation of Namespaces, Nodes, storage, policy, scheduling, autoscaling and quotas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandlane.kube.quantity import parse_quantity
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.names import check_selector
+
+
+def _unset(target: Object, key: str, value: Any) -> None:
+    if target.get(key) in (None, ""):
+        target[key] = value
+
+
+def prepare_namespace(obj: Object) -> None:
+    """A new Namespace is active and held by the namespace controller's finalizer."""
+    spec = obj.setdefault("spec", {})
+    finalizers = spec.setdefault("finalizers", [])
+    if "kubernetes" not in finalizers:
+        finalizers.append("kubernetes")
+    obj["status"] = {"phase": "Active"}
+
+
+def default_namespace(obj: Object) -> None:
+    """The label that carries the name."""
+    metadata = obj.setdefault("metadata", {})
+    if metadata.get("name"):
+        metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata["name"]
+
+
+def keep_namespace_finalizers(new: Object, old: Object) -> None:
+    """`spec.finalizers` is written through /finalize only."""
+    new["spec"] = dict(old.get("spec") or {})
+
+
+def default_node(obj: Object) -> None:
+    """A Node's allocatable is its capacity unless it says otherwise."""
+    status = obj.get("status") or {}
+    if status.get("capacity") and not status.get("allocatable"):
+        status["allocatable"] = dict(status["capacity"])
+
+
+def default_claim(obj: Object) -> None:
+    """A PersistentVolumeClaim is for a file system unless it says otherwise."""
+    _unset(obj.setdefault("spec", {}), "volumeMode", "Filesystem")
+
+
+def prepare_claim(obj: Object) -> None:
+    """A new claim waits to be bound."""
+    obj["status"] = {"phase": "Pending"}
+
+
+def check_claim(faults: Faults, obj: Object) -> None:
+    """A PersistentVolumeClaim's spec."""
+    spec = obj["spec"]
+    modes = spec.get("accessModes") or []
+    if not modes:
+        faults.required("spec.accessModes", "at least 1 access mode is required")
+    for mode in modes:
+        faults.one_of(
+            "spec.accessModes",
+            mode,
+            ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"),
+            required=True,
+        )
+    requests = (spec.get("resources") or {}).get("requests") or {}
+    if "storage" not in requests:
+        faults.required("spec.resources[storage]")
+    elif parse_quantity(requests["storage"]) <= 0:
+        faults.invalid("spec.resources[storage]", requests["storage"], "must be greater than zero")
+
+
+def default_volume(obj: Object) -> None:
+    """Defaults of a PersistentVolume."""
+    spec = obj.setdefault("spec", {})
+    _unset(spec, "persistentVolumeReclaimPolicy", "Retain")
+    _unset(spec, "volumeMode", "Filesystem")
+    if "hostPath" in spec and spec["hostPath"].get("type") is None:
+        spec["hostPath"]["type"] = ""
+
+
+def prepare_volume(obj: Object) -> None:
+    """A new volume is pending."""
+    obj["status"] = {"phase": "Pending"}
+
+
+def default_storage_class(obj: Object) -> None:
+    """Defaults of a StorageClass."""
+    _unset(obj, "reclaimPolicy", "Delete")
+    _unset(obj, "volumeBindingMode", "Immediate")
+
+
+def check_storage_class(faults: Faults, obj: Object) -> None:
+    """A StorageClass names its provisioner."""
+    if not obj.get("provisioner"):
+        faults.required("provisioner")
+
+
+def check_disruption_budget(faults: Faults, obj: Object) -> None:
+    """A PodDisruptionBudget sets one of its two limits."""
+    spec = obj["spec"]
+    if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+        faults.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+    for key in ("minAvailable", "maxUnavailable"):
+        value = spec.get(key)
+        if isinstance(value, int):
+            faults.non_negative(f"spec.{key}", value)
+        elif isinstance(value, str) and not value.removesuffix("%").isdecimal():
+            faults.invalid(
+                f"spec.{key}", value, "a valid percent string must be a numeric string followed by an ending '%'"
+            )
+    check_selector(faults, spec.get("selector"), "spec.selector")
+
+
+def default_priority_class(obj: Object) -> None:
+    """A PriorityClass preempts unless it says otherwise."""
+    _unset(obj, "preemptionPolicy", "PreemptLowerPriority")
+
+
+def check_priority_class(faults: Faults, obj: Object) -> None:
+    """Values above a billion belong to the system."""
+    name, value = obj["metadata"].get("name", ""), obj.get("value", 0)
+    if name.startswith("system-") and name not in ("system-node-critical", "system-cluster-critical"):
+        faults.forbidden(
+            "metadata.name", "priority class names with 'system-' prefix are reserved for system use only. error: "
+        )
+    if not name.startswith("system-") and value > 1_000_000_000:
+        faults.forbidden("value", "maximum allowed value of a user defined priority is 1000000000")
+
+
+def check_priority_class_update(faults: Faults, new: Object, old: Object) -> None:
+    """Value and policy may not change."""
+    if new.get("value", 0) != old.get("value", 0):
+        faults.forbidden("value", "may not be changed in an update.")
+    faults.immutable(
+        "preemptionPolicy", new.get("preemptionPolicy"), same=new.get("preemptionPolicy") == old.get("preemptionPolicy")
+    )
+
+
+def default_autoscaler(obj: Object) -> None:
+    """Defaults of a HorizontalPodAutoscaler (v2)."""
+    spec = obj.setdefault("spec", {})
+    if spec.get("minReplicas") is None:
+        spec["minReplicas"] = 1
+    if not spec.get("metrics"):
+        target = {"type": "Utilization", "averageUtilization": 80}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+
+
+def check_autoscaler(faults: Faults, obj: Object) -> None:
+    """A HorizontalPodAutoscaler's spec."""
+    spec = obj["spec"]
+    minimum, maximum = spec.get("minReplicas"), spec.get("maxReplicas", 0)
+    if minimum is not None and minimum < 1:
+        faults.invalid("spec.minReplicas", minimum, "must be greater than or equal to 1")
+    if maximum < 1:
+        faults.invalid("spec.maxReplicas", maximum, "must be greater than 0")
+    if minimum is not None and maximum < minimum:
+        faults.invalid("spec.maxReplicas", maximum, "must be greater than or equal to `minReplicas`")
+    target = spec.get("scaleTargetRef") or {}
+    for key in ("kind", "name"):
+        if not target.get(key):
+            faults.required(f"spec.scaleTargetRef.{key}")
+
+
+def check_quota(faults: Faults, obj: Object) -> None:
+    """A ResourceQuota's limits."""
+    for name, text in ((obj.get("spec") or {}).get("hard") or {}).items():
+        if parse_quantity(text) < 0:
+            faults.invalid(f"spec.hard[{name}]", text, "must be greater than or equal to 0")
+
+
+def default_limit_range(obj: Object) -> None:
+    """A limit for containers: default and defaultRequest follow from max and default."""
+    for limit in (obj.setdefault("spec", {})).get("limits") or []:
+        if limit.get("type") != "Container":
+            continue
+        default = limit.setdefault("default", {})
+        request = limit.setdefault("defaultRequest", {})
+        for name, value in (limit.get("max") or {}).items():
+            default.setdefault(name, value)
+        for name, value in default.items():
+            request.setdefault(name, value)
+        for name, value in (limit.get("min") or {}).items():
+            request.setdefault(name, value)
+        for key in ("default", "defaultRequest"):
+            if not limit[key]:
+                del limit[key]
