@@ -117,3 +117,21 @@ def test_never_anything_but_a_body_error(body: bytes) -> None:
                 parse(body, duplicates=duplicates)
             except BodyError:
                 pass
+
+
+def test_depth_is_bounded() -> None:
+    """Two hundred levels are fine, more are refused, whatever the format."""
+    for depth, fine in ((150, True), (250, False)):
+        for body in (
+            b"[" * depth + b"]" * depth,
+            b'{"a":' * depth + b"1" + b"}" * depth,
+            b"{a: " * depth + b"1" + b"}" * depth,
+        ):
+            for parse in (parse_json, parse_yaml):
+                if b"a:" in body and parse is parse_json:
+                    continue
+                if fine:
+                    assert parse(body, duplicates=[]) is not None
+                else:
+                    with pytest.raises(BodyError):
+                        parse(body)

@@ -13,6 +13,9 @@ import msgspec
 MAX_BODY_BYTES = 3 * 1024 * 1024
 """What kube-apiserver takes as one request body."""
 
+MAX_DEPTH = 200
+"""How deep maps and lists may be nested; Python could not walk much deeper ones."""
+
 JSON_TYPES = frozenset({"application/json", "", "*/*"})
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 
@@ -24,9 +27,12 @@ class BodyError(ValueError):
 def parse_json(body: bytes, *, duplicates: list[str] | None = None) -> Any:
     """The JSON value. With `duplicates`, the paths of repeated keys are added to it; the last value counts."""
     try:
-        if duplicates is None:
-            return msgspec.json.decode(body)
-        return _parse_noticing(body, duplicates)
+        value = msgspec.json.decode(body)
+        if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+            _check_depth(value)
+        if duplicates is not None:
+            _notice_duplicates(body, duplicates)
+        return value
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BodyError(f"couldn't get version/kind; json parse error: {error}") from error
 
@@ -42,7 +48,9 @@ def parse_yaml(body: bytes, *, duplicates: list[str] | None = None) -> Any:
     from sandlane.local.apiserver.wire import yaml_documents  # takes 45 ms to import, and few clients send YAML
 
     try:
-        return yaml_documents.parse(body, duplicates)
+        value = yaml_documents.parse(body, duplicates)
+        _check_depth(value)
+        return value
     except (yaml_documents.YamlError, ValueError, RecursionError, TypeError, OverflowError) as error:
         raise BodyError(f"error converting YAML to JSON: yaml: {error}") from error
 
@@ -51,8 +59,22 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object as written."""
 
 
-def _parse_noticing(body: bytes, duplicates: list[str]) -> Any:
-    value = msgspec.json.decode(body)  # the stricter parser: no lone surrogates, no infinite numbers
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        level = [
+            each
+            for outer in level
+            for each in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(each, (dict, list))
+        ]
+    raise ValueError("exceeded max depth")
+
+
+def _notice_duplicates(body: bytes, duplicates: list[str]) -> None:
+    """Read JSON that is known to be good once more, looking at keys."""
     seen = False
 
     def notice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -65,7 +87,6 @@ def _parse_noticing(body: bytes, duplicates: list[str]) -> Any:
     json.loads(text, object_pairs_hook=notice)
     if seen:
         _notice_json(json.loads(text, object_pairs_hook=_Pairs), "", duplicates)
-    return value
 
 
 def _join(path: str, key: str) -> str:
