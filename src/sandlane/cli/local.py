@@ -76,7 +76,7 @@ def _print(state: ClusterState) -> None:
     print(f"KUBECONFIG={state.kubeconfig}\n")
     for process in state.processes:
         how = "ready" if process.ready else process.state
-        restarts = f", restarted {process.restarts} times" if process.restarts else ""
+        restarts = f", started again {process.restarts} times, last {process.last_end}" if process.restarts else ""
         why = f": {process.message}" if process.message else ""
         print(f"  {process.title:22} {how}{restarts}{why}  ({process.pid or '-'}, {process.log})")
 

@@ -7,7 +7,7 @@ connections at once, as kube-proxy does. Envoy's rules for the fields used here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
@@ -137,10 +137,10 @@ def _state(conditions: Conditions) -> tuple[bool, bool]:
     return ready, bool(conditions.terminating) and (ready if conditions.serving is None else conditions.serving)
 
 
-def merge(parts: Mapping[object, Resources]) -> Resources:
+def merge(parts: Iterable[Resources]) -> Resources:
     """The resources of all Services together."""
     out: Resources = {LISTENER: {}, CLUSTER: {}, ENDPOINTS: {}}
-    for part in parts.values():
+    for part in parts:
         for type_url, resources in part.items():
             out[type_url].update(resources)
     return out

@@ -75,7 +75,8 @@ class Supervised:
             if self._clock.monotonic() - started > HEALTHY_AFTER:
                 delay = FIRST_DELAY
             self.deaths_before_ready += not self._ever_ready
-            self._set(state="waiting", ready=False, pid=None, restarts=self.state.restarts + 1, message=ended)
+            restarts = self.state.restarts + 1
+            self._set(state="waiting", ready=False, pid=None, restarts=restarts, message=ended, last_end=ended)
             log.warning("process_ended", process=self.command.name, how=ended, again_in=delay)
             await self._clock.sleep(delay)
             delay = min(delay * 2, LAST_DELAY)

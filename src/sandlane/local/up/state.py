@@ -17,7 +17,9 @@ class ProcessState(msgspec.Struct, rename="camel"):
     pid: int | None = None
     restarts: int = 0
     message: str = ""
-    """Why it is not ready, or how it ended last."""
+    """Why it is not ready."""
+    last_end: str = ""
+    """How it ended last."""
     log: str = ""
 
 
