@@ -168,3 +168,27 @@ def test_warnings(server: Any, make: Any) -> None:
     obj = server.create(make("apps/v1", "Deployment", spec=spec))
     at = "spec.template.spec.containers[0].ports"
     assert server.kind(obj).strategy.warnings(obj) == [f"{at}[1]: duplicate port definition with {at}[0]"]
+
+
+def test_daemon_set_template_generation(server: Any, make: Any) -> None:
+    """The annotation with the template's generation rises with the template only, whatever a client sends."""
+    old = server.create(make("apps/v1", "DaemonSet", spec=copy_json(SPEC)))
+    key = "deprecated.daemonset.template.generation"
+    assert old["metadata"]["annotations"] == {key: "1"}
+    new = copy_json(old)
+    new["metadata"]["annotations"] = {key: "77"}
+    assert server.update(old, copy_json(new))[0]["metadata"]["annotations"] == {key: "1"}
+    new["spec"]["template"]["spec"]["containers"][0]["image"] = "i:2"
+    assert server.update(old, new)[0]["metadata"]["annotations"] == {key: "2"}
+
+
+def test_claim_update(server: Any, make: Any) -> None:
+    """A claim may grow and be bound, but not change its modes."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    old = server.create(make("v1", "PersistentVolumeClaim", spec=spec))
+    new = copy_json(old)
+    new["spec"]["volumeName"] = "v"
+    new["spec"]["resources"]["requests"]["storage"] = "2Gi"
+    assert server.update(old, copy_json(new))[1] == []
+    new["spec"]["accessModes"] = ["ReadOnlyMany"]
+    assert causes(server.update(old, new)[1]) == [("spec", "Forbidden")]

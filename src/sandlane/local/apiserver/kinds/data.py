@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults
@@ -71,6 +72,21 @@ def check_claim(faults: Faults, obj: Object) -> None:
         faults.required("spec.resources[storage]")
     elif parse_quantity(requests["storage"]) <= 0:
         faults.invalid("spec.resources[storage]", requests["storage"], "must be greater than zero")
+
+
+def check_claim_update(faults: Faults, new: Object, old: Object) -> None:
+    """A claim may ask for more storage and be bound to a volume; nothing else of its spec may change."""
+    before, after = copy_json(old["spec"]), copy_json(new["spec"])
+    if not before.get("volumeName"):
+        after.pop("volumeName", None)
+    for spec in (before, after):
+        (spec.get("resources") or {}).pop("requests", None)
+        spec.pop("volumeAttributesClassName", None)
+    if not equal_json(before, after):
+        text = (
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        )
+        faults.forbidden("spec", text)
 
 
 def default_volume(obj: Object) -> None:

@@ -114,7 +114,13 @@ def _core() -> tuple[Kind, ...]:
         name=dns_label,
         status=True,
     )
-    claim = Rules(default=data.default_claim, prepare_create=data.prepare_claim, check=data.check_claim, status=True)
+    claim = Rules(
+        default=data.default_claim,
+        prepare_create=data.prepare_claim,
+        check=data.check_claim,
+        check_update=data.check_claim_update,
+        status=True,
+    )
     volume = Rules(default=data.default_volume, prepare_create=data.prepare_volume, status=True)
     config_map = Rules(check=configuration.check_config_map, check_update=configuration.check_config_map_update)
     secret = Rules(
@@ -188,6 +194,7 @@ def _apps_and_batch() -> tuple[Kind, ...]:
     daemon_set = Rules(
         default=workloads.default_daemon_set,
         prepare_create=workloads.prepare_daemon_set,
+        prepare_update=workloads.prepare_daemon_set_update,
         check=workloads.check_daemon_set,
         check_update=workloads.check_same_selector,
         warn=workloads.warn_workload,

@@ -138,10 +138,21 @@ def default_cron_job(obj: Object) -> None:
     default_template(spec.setdefault("jobTemplate", {}).setdefault("spec", {}).setdefault("template", {}))
 
 
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
 def prepare_daemon_set(obj: Object) -> None:
-    """The old name of the template's generation, still kept in an annotation."""
-    annotations = obj["metadata"].setdefault("annotations", {})
-    annotations["deprecated.daemonset.template.generation"] = "1"
+    """The template's own generation, still kept in an annotation."""
+    obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = "1"
+
+
+def prepare_daemon_set_update(new: Object, old: Object) -> None:
+    """The template's generation rises with the template, whatever the client sent."""
+    text = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "1")
+    generation = int(text) if text.isdecimal() else 1
+    if not equal_json(new["spec"].get("template"), old["spec"].get("template")):
+        generation += 1
+    new["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(generation)
 
 
 def prepare_job(obj: Object) -> None:
