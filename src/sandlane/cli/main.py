@@ -9,6 +9,7 @@ import sys
 def main() -> None:
     """Run a command and exit."""
     if sys.argv[1:2] == ["manager"]:
+        import sandlane.slim  # noqa: F401 - first
         from sandlane.cli.manager import main as run_manager
 
         sys.exit(run_manager(sys.argv[2:]))

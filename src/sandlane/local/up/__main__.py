@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import sandlane.slim  # noqa: F401 - first
 from sandlane.kube.clock import SystemClock
 from sandlane.local.settings import DataDir, DataDirError
 from sandlane.local.up.claim import AlreadyRunning

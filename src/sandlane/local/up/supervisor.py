@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sandlane.kube.clock import Clock, timestamp
 from sandlane.local.settings import DataDir, DataDirError, Settings, write_whole
 from sandlane.local.up.claim import Lock, claim_block
 from sandlane.local.up.commands import commands
-from sandlane.local.up.process import Supervised, rotate
+from sandlane.local.up.process import Command, Supervised, rotate
 from sandlane.local.up.state import ClusterState
 from sandlane.routing.envoy.binary import EnvoyMissing
 
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 GIVE_UP_AFTER = 3
 """Deaths of one process, before the cluster was ever ready, after which the start has failed."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 HOUSEKEEPING_SECONDS = 20.0
 
 
@@ -38,17 +39,14 @@ class Cluster:
         self,
         data: DataDir,
         settings: Settings,
-        images: Path | None,
+        to_run: Sequence[Command],
         clock: Clock,
-        report: Callable[[ClusterState], None],
+        report: Callable[[ClusterState], None] = lambda state: None,
     ) -> None:
         self._data = data
         self._clock = clock
         self._report = report
-        self._processes = [
-            Supervised(command, data.log(command.name), clock, self._changed)
-            for command in commands(data, settings, images, clock)
-        ]
+        self._processes = [Supervised(command, data.log(command.name), clock, self._changed) for command in to_run]
         self._tasks: list[asyncio.Task[None]] = []
         self._over = asyncio.Event()
         self._ever_ready = False
@@ -83,8 +81,15 @@ class Cluster:
     async def run(self) -> None:
         """Run until a signal comes or the start has failed."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._over.set)
+        try:
+            await self._run()
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    async def _run(self) -> None:
         self.say()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = [tasks.create_task(p.run(), name=p.command.name) for p in self._processes]
@@ -97,6 +102,8 @@ class Cluster:
         for task in reversed(self._tasks):
             task.cancel()
             await asyncio.wait([task])
+        for process in self._processes:
+            process.state.state = "stopped"
         self.state.ready = False
         self.say()
 
@@ -137,6 +144,6 @@ def _make(
     data: DataDir, settings: Settings, images: Path | None, clock: Clock, report: Callable[[ClusterState], None]
 ) -> Cluster:
     try:
-        return Cluster(data, settings, images, clock, report)
+        return Cluster(data, settings, commands(data, settings, images, clock), clock, report)
     except EnvoyMissing as error:
         raise DataDirError(str(error)) from error
