@@ -82,30 +82,27 @@ def check_lease(faults: Faults, obj: Object) -> None:
 
 
 def check_core_event(faults: Faults, obj: Object) -> None:
-    """An Event is about an object of its own namespace."""
+    """A core Event is about an object of its own namespace."""
+    _check_event_namespace(faults, obj, "involvedObject")
+
+
+def _check_event_namespace(faults: Faults, obj: Object, field: str) -> None:
     namespace = obj["metadata"].get("namespace", "")
-    involved = (obj.get("involvedObject") or {}).get("namespace", "")
+    involved = (obj.get(field) or {}).get("namespace", "")
     if involved != namespace and not (not involved and namespace == "default"):
-        faults.invalid("involvedObject.namespace", involved, "does not match event.namespace")
+        faults.invalid(f"{field}.namespace", involved, "does not match event.namespace")
 
 
-def check_new_event(faults: Faults, obj: Object) -> None:
-    """An Event of events.k8s.io, as stored: times, reporter, action, reason and type are required."""
-    if not obj.get("eventTime"):
-        faults.required("eventTime")
-    if not obj.get("reportingComponent"):
-        faults.required("reportingController")
-    if not obj.get("reportingInstance"):
-        faults.required("reportingInstance")
-    if not obj.get("action"):
-        faults.required("action")
-    if not obj.get("reason"):
-        faults.required("reason")
+def check_event(faults: Faults, obj: Object) -> None:
+    """An Event of events.k8s.io: time, reporter, action, reason and type are required."""
+    for field in ("eventTime", "reportingController", "reportingInstance", "action", "reason"):
+        if not obj.get(field):
+            faults.required(field)
     if obj.get("type") not in ("Normal", "Warning"):
-        faults.invalid("type", obj.get("type", ""), "has invalid value: " + str(obj.get("type", "")))
-    if len(obj.get("message", "")) > 1024:
+        faults.invalid("type", obj.get("type", ""), f"has invalid value: {obj.get('type', '')}")
+    if len(obj.get("note", "")) > 1024:
         faults.invalid("note", "", "can have at most 1024 characters")
-    check_core_event(faults, obj)
+    _check_event_namespace(faults, obj, "regarding")
 
 
 def default_webhooks(obj: Object) -> None:

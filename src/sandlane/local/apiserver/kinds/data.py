@@ -166,6 +166,16 @@ def default_autoscaler(obj: Object) -> None:
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
 
 
+def default_old_autoscaler(obj: Object) -> None:
+    """Defaults of a HorizontalPodAutoscaler (v1), whose other metrics are in an annotation."""
+    spec = obj.setdefault("spec", {})
+    if spec.get("minReplicas") is None:
+        spec["minReplicas"] = 1
+    others = "autoscaling.alpha.kubernetes.io/metrics" in (obj["metadata"].get("annotations") or {})
+    if spec.get("targetCPUUtilizationPercentage") is None and not others:
+        spec["targetCPUUtilizationPercentage"] = 80
+
+
 def check_autoscaler(faults: Faults, obj: Object) -> None:
     """A HorizontalPodAutoscaler's spec."""
     spec = obj["spec"]

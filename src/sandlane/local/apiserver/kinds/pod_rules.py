@@ -32,6 +32,16 @@ _MUTABLE_TEXT = (
 )
 
 
+def check_pod(faults: Faults, obj: Object) -> None:
+    """A Pod."""
+    check_pod_spec(faults, obj["spec"], "spec")
+
+
+def warn_pod(faults: Faults, obj: Object) -> None:
+    """Warnings about a Pod."""
+    warn_template(faults, obj.get("spec") or {}, "spec")
+
+
 def check_template(faults: Faults, template: Object, field: str) -> None:
     """A pod template of a workload."""
     metadata = template.get("metadata") or {}

@@ -23,6 +23,11 @@ def default_template(template: Object) -> None:
     default_pod_spec(template.setdefault("spec", {}))
 
 
+def default_pod_template(obj: Object) -> None:
+    """Defaults of a PodTemplate object."""
+    default_template(obj.setdefault("template", {}))
+
+
 def default_pod(pod: Object) -> None:
     """Defaults of a Pod: those of a template, and its own."""
     spec = pod.setdefault("spec", {})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.names import (
     check_labels,
     dns_label,
@@ -29,6 +29,11 @@ class AddressError(Exception):
         self.field = field
         self.value = value
         self.detail = detail
+
+    @property
+    def fault(self) -> FieldError:
+        """The same as a fault of the object."""
+        return FieldError("FieldValueInvalid", self.field, self.value, self.detail)
 
 
 class Addresses(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sandlane.kube.resource import Object, Resource
+from sandlane.kube.resource import Resource
 from sandlane.local.apiserver.kinds import (
     access,
     configuration,
@@ -16,7 +16,6 @@ from sandlane.local.apiserver.kinds import (
     services,
     workloads,
 )
-from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.kinds.kind import (
     ALL_VERBS,
     POD_SUBRESOURCES,
@@ -36,25 +35,13 @@ _CREATE = ("create",)
 __all__ = ["ALL_VERBS", "SCALE", "STATUS", "Kind", "Subresource", "builtin_kinds"]
 
 
-def _check_pod(faults: Faults, obj: Object) -> None:
-    pod_rules.check_pod_spec(faults, obj["spec"], "spec")
-
-
-def _warn_pod(faults: Faults, obj: Object) -> None:
-    pod_rules.warn_template(faults, obj.get("spec") or {}, "spec")
-
-
-def _default_pod_template(obj: Object) -> None:
-    pods.default_template(obj.setdefault("template", {}))
-
-
 _SPEC = ("spec",)
 _POD = Rules(
     default=pods.default_pod,
     prepare_create=pods.prepare_pod,
-    check=_check_pod,
+    check=pod_rules.check_pod,
     check_update=pod_rules.check_pod_update,
-    warn=_warn_pod,
+    warn=pod_rules.warn_pod,
     generation=_SPEC,
     status=True,
 )
@@ -84,6 +71,7 @@ _BINDING = Rules(
 )
 _WEBHOOKS = Rules(default=access.default_webhooks, check=access.check_webhooks, generation=("webhooks",))
 _AUTOSCALER = Rules(default=data.default_autoscaler, check=data.check_autoscaler, status=True)
+_OLD_AUTOSCALER = Rules(default=data.default_old_autoscaler, check=data.check_autoscaler, status=True)
 _EVENT = Rules(check=access.check_core_event, create_on_update=True)
 
 _CORE_EVENTS = Resource("", "v1", "events", "Event")
@@ -172,7 +160,10 @@ def _core() -> tuple[Kind, ...]:
         kind_row("v1", "PersistentVolume", "persistentvolumes", "pv", cluster=True, rules=volume),
         kind_row("v1", "Pod", "pods", "po", all_=True, subresources=POD_SUBRESOURCES, rules=_POD),
         kind_row(
-            "v1", "PodTemplate", "podtemplates", rules=Rules(default=_default_pod_template, generation=("template",))
+            "v1",
+            "PodTemplate",
+            "podtemplates",
+            rules=Rules(default=pods.default_pod_template, generation=("template",)),
         ),
         kind_row(
             "v1",
@@ -266,7 +257,7 @@ def _networking() -> tuple[Kind, ...]:
             "Event",
             "events",
             "ev",
-            rules=Rules(check=access.check_new_event, create_on_update=True),
+            rules=Rules(check=access.check_event, create_on_update=True),
             storage=_CORE_EVENTS,
             from_storage=conversions.event_from_core,
             to_storage=conversions.event_to_core,
@@ -298,7 +289,7 @@ def _policy_and_scaling() -> tuple[Kind, ...]:
             "horizontalpodautoscalers",
             "hpa",
             all_=True,
-            rules=_AUTOSCALER,
+            rules=_OLD_AUTOSCALER,
             storage=_AUTOSCALERS,
             from_storage=conversions.autoscaler_to_v1,
             to_storage=conversions.autoscaler_from_v1,
