@@ -1,1 +1,1 @@
-"""The language of the product: Sandbox, RouteGroup and LocalWorkload as frozen types, conditions, defaults and rules. No I/O."""
+"""The language of the product: Sandbox, RouteGroup and LocalWorkload as frozen types, defaults, rules. No I/O."""
