@@ -71,6 +71,8 @@ def test_builtin_schema(api: OpenApi) -> None:
         {"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"}
     ]
     assert deployment["x-kubernetes-group-version-kind"] == [{"group": "apps", "kind": "Deployment", "version": "v1"}]
+    container = schemas["io.k8s.api.core.v1.Container"]["properties"]
+    assert container["imagePullPolicy"]["enum"] == ["Always", "IfNotPresent", "Never"]
     assert "enum" not in deployment["properties"]["kind"]
     assert schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"]["default"] == "TCP"
     operations = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import resources
 from typing import Any
 
 from sandlane.local.apiserver.schema import definitions
@@ -73,7 +74,23 @@ def published(name: str, prefix: str) -> Mapping[str, Any]:
     for field, value in _DEFAULTS.get(name, {}).items():
         if prefix == V3:
             result["properties"][field]["default"] = value
+    if prefix == V3:
+        for field, values in _enums().get(name, {}).items():
+            target = result["properties"][field]
+            target.get("items", target)["enum"] = values
     return result
+
+
+@cache
+def _enums() -> Mapping[str, Mapping[str, list[str]]]:
+    """Allowed values by definition and field."""
+    enums: dict[str, dict[str, list[str]]] = {}
+    text = resources.files(__package__).joinpath("enums.txt").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            definition, field, *values = line.split()
+            enums.setdefault(definition, {})[field] = values
+    return enums
 
 
 def _convert(raw: Mapping[str, Any], prefix: str) -> dict[str, Any]:
