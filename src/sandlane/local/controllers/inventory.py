@@ -121,9 +121,12 @@ class Inventory:
         """Discover anew: a custom kind came or went."""
         self._wake.set()
 
+    def prepare(self) -> None:
+        """Ask the shared cache for what tells of custom kinds. Before the cache runs."""
+        self._cache.informer(CUSTOM_RESOURCE_DEFINITIONS).add_handler(self.look_again)
+
     async def run(self) -> None:
         """Discover and watch until cancelled."""
-        self._cache.informer(CUSTOM_RESOURCE_DEFINITIONS).add_handler(self.look_again)
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()

@@ -112,8 +112,8 @@ class NamespaceController:
             remaining.finalizers.update(head.metadata.finalizers)
 
     async def _list(self, resource: Resource, namespace: str) -> list[Head]:
-        listed = await self._access.client.list_raw(resource, namespace)
-        return [msgspec.json.decode(item, type=Head) for item in listed.items]
+        pages = self._access.client.pages(resource, namespace, limit=0)
+        return [msgspec.json.decode(item, type=Head) async for page in pages for item in page.items]
 
     async def _report(self, namespace: Object, remaining: _Remaining) -> None:
         now = timestamp(self._clock.now())

@@ -1,0 +1,131 @@
+"""`python -m sandlane.local.agent`: built-in controllers, the process node and the Service proxy's xDS server.
+
+One process with one shared cache. The manager's TaskGroup owns all tasks; SIGTERM ends them in good order, Pods first.
+"""
+
+from __future__ import annotations
+
+import sandlane.slim  # isort: skip  # noqa: F401 - before structlog
+
+import argparse
+import asyncio
+import random  # noqa: TID251 - the composition root
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from sandlane.kube.client import Client
+from sandlane.kube.clock import SystemClock
+from sandlane.kube.config import Config, ConfigError, load_config
+from sandlane.kube.http import HttpTransport
+from sandlane.kube.resource import NODES
+from sandlane.local.controllers.defaults import NamespaceDefaultsController
+from sandlane.local.controllers.deployment.controller import DeploymentController
+from sandlane.local.controllers.endpointslice.controller import EndpointSliceController
+from sandlane.local.controllers.garbage.controller import GarbageController
+from sandlane.local.controllers.inventory import Inventory
+from sandlane.local.controllers.job.controller import JobController
+from sandlane.local.controllers.namespace import NamespaceController
+from sandlane.local.controllers.replicaset.controller import ReplicaSetController
+from sandlane.local.restarts import RestartReporter
+from sandlane.local.settings import DataDir, DataDirError, Settings
+from sandlane.runtime.health import health_app, serve
+from sandlane.runtime.logging import set_up_logging
+from sandlane.runtime.manager import Manager
+from sandlane.runtime.options import ManagerOptions
+
+log = structlog.get_logger(__name__)
+
+_PAUSE = 0.02
+
+
+def main() -> int:
+    """Run until a signal; the exit code."""
+    parser = argparse.ArgumentParser(prog="sandlane.local.agent")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--images", type=Path)
+    options = parser.parse_args()
+    set_up_logging("json", "info")
+    data = DataDir(options.data_dir)
+    try:
+        settings = data.settings()
+        if settings is None:
+            raise DataDirError(f"{data.root} has no cluster: `sandlane up` makes one")
+        asyncio.run(run(data, settings, load_config(data.kubeconfig), options.images))
+    except (DataDirError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def run(data: DataDir, settings: Settings, config: Config, images: Path | None) -> None:
+    """Build everything on one manager and run it."""
+    clock, rng = SystemClock(), random.Random()
+    client = Client(HttpTransport(config), clock=clock, rng=rng)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(client.close)
+        manager = Manager(client, clock=clock, rng=rng, options=ManagerOptions(), name="sandlane-local")
+        inventory = Inventory(client, manager.cache, clock, rng)
+        set_up_controllers(manager, inventory, (config.ca or b"").decode())
+        restarts = RestartReporter(data.status, manager.cache.informer(NODES), manager.recorder, clock)
+        manager.add_runnable(restarts.run, needs_leader=True)
+
+        def not_ready() -> Iterable[str]:
+            return [*manager.not_ready()]
+
+        await serve(stack, _health(manager, not_ready, lambda: []), _join(settings.agent_health))
+        await _server_listens(settings, clock)
+        await manager.run(handle_signals=True)
+
+
+def set_up_controllers(manager: Manager, inventory: Inventory, authority: str) -> None:
+    """The built-in controllers, and the inventory that two of them need."""
+    for controller in (
+        DeploymentController(),
+        ReplicaSetController(),
+        JobController(),
+        EndpointSliceController(),
+        NamespaceController(inventory),
+        NamespaceDefaultsController(authority),
+        GarbageController(inventory),
+    ):
+        controller.setup_with_manager(manager)
+    inventory.prepare()
+    manager.add_runnable(inventory.run)
+
+
+def _health(
+    manager: Manager, ready: Callable[[], Iterable[str]], proxy: Callable[[], Iterable[str]]
+) -> web.Application:
+    app = health_app(manager.problems, ready)
+
+    async def proxyz(request: web.Request) -> web.Response:
+        problems = list(proxy())
+        return web.Response(text="\n".join(problems) or "ok", status=500 if problems else 200)
+
+    app.router.add_get("/proxyz", proxyz)
+    return app
+
+
+def _join(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+async def _server_listens(settings: Settings, clock: SystemClock) -> None:
+    """Wait for the API server's port: the first lists then succeed at once, without any back-off."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", settings.api_port)
+        except OSError:
+            await clock.sleep(_PAUSE)
+            continue
+        writer.close()
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
