@@ -1,0 +1,108 @@
+"""From the body of a request to an object: media types, field validation, and the checks of names that come first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandlane.kube.resource import Object
+from sandlane.kube.transport import Request
+from sandlane.local.apiserver import protobuf
+from sandlane.local.apiserver.protobuf import decode as protobuf_decode
+from sandlane.local.apiserver.protobuf.reader import ProtobufError
+from sandlane.local.apiserver.resource_type import ResourceType
+from sandlane.local.apiserver.status import bad_request, too_large, unsupported_media_type
+from sandlane.local.apiserver.wire.bodies import (
+    JSON_TYPES,
+    MAX_BODY_BYTES,
+    YAML_TYPES,
+    BodyError,
+    parse_json,
+    parse_yaml,
+)
+from sandlane.local.apiserver.wire.conform import DecodeError
+
+__all__ = ["Decoded", "check_fields", "decode_body", "protobuf"]
+
+ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor")
+
+
+@dataclass
+class Decoded:
+    """A body: its object, and the paths of repeated keys where they were looked for."""
+
+    obj: Any
+    duplicates: list[str] = field(default_factory=list)
+
+
+def media_type(request: Request) -> str:
+    """The media type of the body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def decode_body(request: Request, *, notice: bool = True) -> Decoded:
+    """Decode a body by its media type. Raises `StatusError` 400, 413 and 415."""
+    if len(request.body) > MAX_BODY_BYTES:
+        raise too_large(f"Request entity too large: limit is {MAX_BODY_BYTES}")
+    media, decoded = media_type(request), Decoded(None)
+    duplicates = decoded.duplicates if notice else None
+    try:
+        if media in JSON_TYPES:
+            decoded.obj = parse_json(request.body, duplicates=duplicates)
+        elif media in YAML_TYPES:
+            decoded.obj = parse_yaml(request.body, duplicates=duplicates)
+        elif media == protobuf_decode.MEDIA_TYPE:
+            decoded.obj = protobuf_decode.decode(request.body)
+        else:
+            raise unsupported_media_type(ACCEPTED)
+    except (BodyError, ProtobufError) as error:
+        raise bad_request(str(error)) from error
+    return decoded
+
+
+def decode_object(type_: ResourceType, request: Request, *, notice: bool = True) -> Decoded:
+    """Decode a body that has to be an object of a type; a missing kind is taken from the URL. Raises `StatusError`."""
+    decoded = decode_body(request, notice=notice)
+    obj, resource = decoded.obj, type_.resource
+    if not isinstance(obj, dict):
+        raise bad_request("couldn't get version/kind; json parse error: the body is not an object")
+    kind, api_version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
+    if kind != resource.kind or api_version != resource.api_version:
+        group, _, version = str(api_version).rpartition("/")
+        gvk = f"{group}/{version}, Kind={kind}"
+        wanted = f"{resource.group}/{resource.version}, Kind={resource.kind}"
+        raise bad_request(f"the API version in the data ({gvk}) does not match the expected API version ({wanted})")
+    obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
+    if obj.get("metadata") is None:
+        obj["metadata"] = {}
+    return decoded
+
+
+def check_fields(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> None:
+    """Drop unknown fields; say so as `fieldValidation` asks: an error (Strict), warnings (Warn), nothing (Ignore)."""
+    try:
+        unknown = type_.strategy.prune(obj)
+    except DecodeError as error:
+        resource = type_.resource
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
+        ) from error
+    if mode == "Ignore" or not (unknown or duplicates):
+        return
+    texts = [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
+    if mode == "Strict":
+        resource = type_.resource
+        text = ", ".join(texts)
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            f"strict decoding error: {text}"
+        )
+    warnings += texts
+
+
+def validation_mode(query: dict[str, str]) -> str:
+    """`fieldValidation`, Warn by default. Raises `StatusError` 400 for others."""
+    mode = query.get("fieldValidation") or "Warn"
+    if mode not in ("Strict", "Warn", "Ignore"):
+        raise bad_request(f'Invalid value: "{mode}": supported values: "Ignore", "Strict", "Warn"')
+    return mode

@@ -1,0 +1,123 @@
+"""The API server over HTTPS: requests of aiohttp become values for `ApiServer.handle`, its answers go back out.
+
+`serve` owns nothing after it returns: the caller's stack closes the listener. Whoever has no valid credentials gets 401 everywhere
+but on the health paths and `/version`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import structlog
+from aiohttp import web
+
+from sandlane.kube.transport import Request, Response
+from sandlane.local.apiserver.server import ApiServer, StreamResponse, User
+from sandlane.local.apiserver.status import StatusError, too_large
+from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
+
+log = structlog.get_logger(__name__)
+
+OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
+READ_SECONDS = 60.0
+WRITE_SECONDS = 60.0
+
+Authenticate = Callable[[web.BaseRequest], Awaitable[User | None]]
+Upgrade = Callable[[web.BaseRequest, Request, User], Awaitable[web.StreamResponse | None]]
+
+
+class HttpFront:
+    """Serves one `ApiServer`. `upgrades` are asked first: log streams, exec, port-forward."""
+
+    def __init__(self, server: ApiServer, authenticate: Authenticate) -> None:
+        self._server = server
+        self._authenticate = authenticate
+        self.upgrades: list[Upgrade] = []
+
+    async def serve(self, stack: AsyncExitStack, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Listen until the stack ends; the port. Raises `OSError` when the address is taken."""
+        runner = web.ServerRunner(web.Server(self._handle, keepalive_timeout=120.0), shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
+        await site.start()
+        return int(runner.addresses[0][1])
+
+    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
+        user = await self._authenticate(http)
+        path = http.rel_url.raw_path
+        if user is None:
+            if not path.startswith(OPEN_PATHS):
+                return _whole(_failed(StatusError(401, "Unauthorized", "Unauthorized")))
+            user = User("system:anonymous", ("system:unauthenticated",))
+        try:
+            body = await self._body(http)
+        except StatusError as error:
+            return _whole(_failed(error))
+        headers: dict[str, str] = {}
+        for name, value in http.headers.items():
+            key = name.lower()
+            headers[key] = f"{headers[key]},{value}" if key in headers else value
+        request = Request(http.method, http.rel_url.path, tuple(http.rel_url.query.items()), headers, body)
+        for upgrade in self.upgrades:
+            answer = await upgrade(http, request, user)
+            if answer is not None:
+                return answer
+        answered = await self._server.handle(request, user)
+        if isinstance(answered, Response):
+            return _whole(answered)
+        return await self._stream(http, answered)
+
+    async def _body(self, http: web.BaseRequest) -> bytes:
+        """The body, up to the limit and within the time. Raises `StatusError` 413 and 408."""
+        if not http.body_exists:
+            return b""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                async for chunk in http.content.iter_any():
+                    size += len(chunk)
+                    if size > MAX_BODY_BYTES:
+                        raise too_large(f"Request entity too large: limit is {MAX_BODY_BYTES}")
+                    parts.append(chunk)
+        except TimeoutError:
+            raise StatusError(408, "Timeout", f"the body did not arrive within {READ_SECONDS:.0f} s") from None
+        return b"".join(parts)
+
+    async def _stream(self, http: web.BaseRequest, answer: StreamResponse) -> web.StreamResponse:
+        """Send lines as they come; a client that does not read for long is cut off."""
+        response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
+        response.enable_chunked_encoding()
+        lines = answer.lines
+        try:
+            await response.prepare(http)
+            async for line in lines:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await response.write(line)
+            await response.write_eof()
+        except (ConnectionError, TimeoutError) as error:
+            log.info("stream_cut", path=http.path, error=repr(error))
+            if http.transport is not None:
+                http.transport.abort()
+        finally:
+            close = getattr(lines, "aclose", None)
+            if close is not None:
+                await close()
+        return response
+
+
+def _whole(response: Response) -> web.Response:
+    made = web.Response(status=response.status, body=response.body)
+    for name, value in response.headers:
+        made.headers.add(name, value)
+    return made
+
+
+def _failed(error: StatusError) -> Response:
+    from sandlane.local.apiserver.server import _failure
+
+    return _failure(error)

@@ -1,0 +1,369 @@
+"""Writing: the pipeline of create, update, patch and apply, and what every write has in common.
+
+Order: decode, fields, mutating admission, defaults, preparation, validation, validating admission, addresses, managedFields, store.
+An update is tried again when somebody else wrote in between, unless the caller named a resourceVersion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from sandlane.kube.clock import Clock, timestamp
+from sandlane.kube.patch.values import copy_json, equal_json
+from sandlane.kube.resource import Key, Object
+from sandlane.local.apiserver import metadata as meta
+from sandlane.local.apiserver.body import check_fields
+from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.kinds.services import AddressError, AddressPool
+from sandlane.local.apiserver.managed_fields import managers
+from sandlane.local.apiserver.managed_fields.fieldset import DuplicateKey, FieldSet
+from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
+from sandlane.local.apiserver.status import (
+    MODIFIED,
+    StatusError,
+    already_exists,
+    bad_request,
+    conflict,
+    forbidden,
+    internal,
+    invalid,
+    not_found,
+)
+from sandlane.local.apiserver.store.objects import ObjectStore, StaleVersion, StorageFull, Stored
+
+ATTEMPTS = 30
+NAMESPACES: StorageKey = ("", "namespaces")
+
+
+class Randomness(Protocol):
+    """Randomness for uids and generated names."""
+
+    def getrandbits(self, bits: int, /) -> int:
+        """A number below 2**bits."""
+
+
+@dataclass
+class Write:
+    """What is known of one write: who, what for, and the warnings that go with the answer."""
+
+    type_: ResourceType
+    namespace: str
+    name: str = ""
+    subresource: str = ""
+    verb: str = "create"
+    manager: str = "unknown"
+    dry_run: bool = False
+    validation: str = "Warn"
+    user: Any = None
+    warnings: list[str] = field(default_factory=list)
+    options: Object = field(default_factory=dict)
+
+
+class Admission(Protocol):
+    """Admission webhooks and policies, and built-in admission."""
+
+    async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
+        """The object as the mutating webhooks leave it. Raises `StatusError`."""
+
+    async def validate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> None:
+        """Raises `StatusError` when somebody refuses."""
+
+
+class NoAdmission:
+    """Nobody objects."""
+
+    async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
+        """As it is."""
+        return new
+
+    async def validate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> None:
+        """Fine."""
+
+
+Compute = Callable[[Object], Awaitable[Object]]
+
+
+class Writer:
+    """Writes objects through the pipeline."""
+
+    def __init__(self, store: ObjectStore, clock: Clock, rng: Randomness, service_cidr: str) -> None:
+        self.store = store
+        self.clock = clock
+        self.rng = rng
+        self.admission: Admission = NoAdmission()
+        self.addresses = AddressPool(service_cidr, self._services)
+
+    def _services(self) -> list[Object]:
+        return [msgspec.json.decode(stored.data) for _, stored in self.store.list(("", "services"))]
+
+    # -- create -----------------------------------------------------------------------------------------
+
+    async def create(self, write: Write, obj: Object, duplicates: list[str]) -> Object:
+        """Create an object; the object as stored. Raises `StatusError`."""
+        type_ = write.type_
+        resource = type_.resource
+        check_fields(type_, obj, duplicates, write.validation, write.warnings)
+        meta.check_namespace(type_, obj, write.namespace)
+        self.require_namespace(write)
+        meta.prepare_create(obj, self.clock.now(), self.rng)
+        name = obj["metadata"].get("name", "")
+        write.name = write.name or name
+        type_.strategy.default(obj)
+        obj = await self._mutated(write, "CREATE", obj, None)
+        type_.strategy.prepare_create(obj, self)
+        self._refuse(type_, obj, type_.strategy.validate_create(obj))
+        write.warnings += type_.strategy.warnings(obj)
+        await self.admission.validate(write, "CREATE", obj, None)
+        self._allocate(type_, obj, None)
+        name = obj["metadata"]["name"]
+        key = Key(write.namespace, name)
+        if self.store.get(type_.storage_key, key) is not None:
+            if obj["metadata"].get("generateName"):
+                raise StatusError(
+                    409,
+                    "AlreadyExists",
+                    f'{resource.plural} "{name}" already exists, the server was not able to generate a unique name for the object',
+                    {"name": name, "kind": resource.plural} | ({"group": resource.group} if resource.group else {}),
+                )
+            raise already_exists(resource.group, resource.plural, name)
+        if "managedFields" not in obj["metadata"] or write.verb != "apply":
+            self._track(write, None, obj)
+        return await self._put(write, key, obj, None)
+
+    # -- update -----------------------------------------------------------------------------------------
+
+    async def modify(self, write: Write, compute: Compute, *, optimistic: bool = True) -> Object:
+        """Change an object: `compute` gives the wanted object from a copy of the stored one. Raises `StatusError`.
+
+        Tried again on lost races, as long as `compute` gives an object with the version it was given (or none).
+        """
+        type_ = write.type_
+        key = Key(write.namespace, write.name)
+        for _ in range(ATTEMPTS):
+            stored = self.store.get(type_.storage_key, key)
+            if stored is None:
+                raise not_found(type_.resource.group, type_.resource.plural, write.name)
+            old = self.decode(type_, stored)
+            new = await compute(copy_json(old))
+            wanted = new["metadata"].get("resourceVersion")
+            if wanted not in (None, "", "0") and wanted != str(stored.version):
+                raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
+            try:
+                return await self._update(write, key, stored, old, new)
+            except StaleVersion:
+                if not optimistic:
+                    break
+        raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
+
+    async def _update(self, write: Write, key: Key, stored: Stored, old: Object, new: Object) -> Object:
+        type_ = write.type_
+        meta.prepare_update(type_, new, old)
+        if write.subresource == "status":
+            new = meta.with_status(old, new)
+        elif write.subresource not in ("", "scale", "finalize", "approval", "ephemeralcontainers", "binding"):
+            raise bad_request(f"{write.subresource} cannot be changed")
+        type_.strategy.default(new)
+        new = await self._mutated(write, "UPDATE", new, old)
+        if write.subresource in ("", "scale"):
+            type_.strategy.prepare_update(new, old, self)
+        elif write.subresource == "status":
+            self._keep_generation(new, old)
+        errors = meta.check_update(new, old)
+        self._refuse(type_, new, [*errors, *type_.strategy.validate_update(new, old)])
+        if write.subresource == "":
+            write.warnings += type_.strategy.warnings(new)
+            self._allocate(type_, new, old)
+        await self.admission.validate(write, "UPDATE", new, old)
+        if write.verb != "apply":
+            self._track(write, old, new)
+        new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")
+        if meta.is_gone(type_, new):
+            return await self._remove(write, key, new, stored.version)
+        if managers.same_but_times(new, old):
+            return old
+        return await self._put(write, key, new, stored.version)
+
+    @staticmethod
+    def _keep_generation(new: Object, old: Object) -> None:
+        if "generation" in old["metadata"]:
+            new["metadata"]["generation"] = old["metadata"]["generation"]
+        else:
+            new["metadata"].pop("generation", None)
+
+    # -- apply ------------------------------------------------------------------------------------------
+
+    async def apply(self, write: Write, applied: Object, *, force: bool, manager: str) -> tuple[Object, bool]:
+        """Server-side apply; the object, and whether it was created. Raises `StatusError`."""
+        type_ = write.type_
+        write.verb, write.manager = "apply", manager
+        key = Key(write.namespace, write.name)
+        given = applied["metadata"]
+        for _ in range(ATTEMPTS):
+            stored = self.store.get(type_.storage_key, key)
+            live = self.decode(type_, stored) if stored is not None else None
+            wanted = given.get("resourceVersion")
+            if live is None:
+                if write.subresource:
+                    raise not_found(type_.resource.group, type_.resource.plural, write.name)
+                if given.get("uid") or wanted:
+                    why = "uid mismatch: the provided object specified uid {}, and no existing object was found"
+                    raise conflict(
+                        type_.resource.group, type_.resource.plural, write.name, why.format(given.get("uid", ""))
+                    )
+                made = self._applied(write, None, applied, force)
+                tracked = made["metadata"].get("managedFields")
+                write.verb = "apply"
+                made["metadata"]["managedFields"] = tracked
+                try:
+                    return await self.create(write, made, []), True
+                except StatusError as error:
+                    if error.reason != "AlreadyExists":
+                        raise
+                    continue
+            assert stored is not None
+            if wanted and wanted != str(stored.version):
+                raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
+            if given.get("uid") and given["uid"] != live["metadata"]["uid"]:
+                why = f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: {live['metadata']['uid']}"
+                raise conflict(type_.resource.group, type_.resource.plural, write.name, why)
+            new = self._applied(write, live, applied, force)
+            new["metadata"].pop("resourceVersion", None)
+            try:
+                return await self._update(write, key, stored, live, new), False
+            except StaleVersion:
+                continue
+        raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
+
+    def _applied(self, write: Write, live: Object | None, applied: Object, force: bool) -> Object:
+        resource = write.type_.resource
+        try:
+            return managers.apply(
+                live,
+                applied,
+                write.type_.schema,
+                manager=write.manager,
+                api_version=resource.api_version,
+                subresource=write.subresource,
+                now=timestamp(self.clock.now()),
+                force=force,
+                reset=self._reset_fields(write),
+            )
+        except managers.Conflicts as error:
+            raise StatusError(409, "Conflict", error.message(), {"causes": error.causes()}) from error
+        except DuplicateKey as error:
+            raise internal(f"failed to create typed patch object: {error}") from error
+
+    @staticmethod
+    def _reset_fields(write: Write) -> FieldSet:
+        """Fields that a write through this door cannot set, so that nobody comes to manage them by it."""
+        has_status = write.type_.subresource("status") is not None
+        if write.subresource == "status":
+            return frozenset({("f:spec",)}) if "status" in write.subresource else frozenset()
+        return frozenset({("f:status",)}) if has_status else frozenset()
+
+    # -- shared -----------------------------------------------------------------------------------------
+
+    def decode(self, type_: ResourceType, stored: Stored) -> Object:
+        """A stored object in the served version."""
+        obj: Object = msgspec.json.decode(stored.data)
+        return type_.from_storage(obj) if type_.from_storage else obj
+
+    def encode(self, type_: ResourceType, obj: Object, version: int) -> bytes:
+        """An object in stored form, at a version."""
+        kept = type_.to_storage(copy_json(obj)) if type_.to_storage else obj
+        kept = {**kept, "metadata": {**kept["metadata"], "resourceVersion": str(version)}}
+        return msgspec.json.encode(kept)
+
+    def require_namespace(self, write: Write) -> None:
+        """Refuse new objects in namespaces that are not there or are going. Raises `StatusError` 404 and 403."""
+        resource = write.type_.resource
+        if not resource.namespaced or not write.namespace:
+            return
+        stored = self.store.get(NAMESPACES, Key("", write.namespace))
+        if stored is None:
+            raise not_found("", "namespaces", write.namespace)
+        namespace = msgspec.json.decode(stored.data)
+        if namespace["metadata"].get("deletionTimestamp"):
+            why = f"unable to create new content in namespace {write.namespace} because it is being terminated"
+            error = forbidden(resource.group, resource.plural, write.name, why)
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {write.namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
+            assert error.details is not None
+            error.details["causes"] = [cause]
+            raise error
+
+    async def _mutated(self, write: Write, operation: str, new: Object, old: Object | None) -> Object:
+        before = copy_json(new)
+        made = await self.admission.mutate(write, operation, new, old)
+        assert made is not None
+        if not equal_json(before, made):
+            write.type_.strategy.prune(made)
+            write.type_.strategy.default(made)
+        return made
+
+    def _refuse(self, type_: ResourceType, obj: Object, errors: list[FieldError]) -> None:
+        if errors:
+            name = obj["metadata"].get("name", "") or obj["metadata"].get("generateName", "")
+            raise invalid(type_.resource.group, type_.resource.kind, name, errors)
+
+    def _allocate(self, type_: ResourceType, obj: Object, old: Object | None) -> None:
+        try:
+            type_.strategy.allocate(obj, old, self)
+        except AddressError as error:
+            self._refuse(type_, obj, [FieldError("FieldValueInvalid", error.field, error.value, error.detail)])
+
+    def _track(self, write: Write, old: Object | None, new: Object) -> None:
+        """Keep managedFields right after a create or update."""
+        given = new["metadata"].get("managedFields")
+        if given == [] and old is not None:
+            new["metadata"].pop("managedFields", None)
+            old = managers.without_managers(old) | {}
+        managers.on_update(
+            old,
+            new,
+            write.type_.schema,
+            manager=write.manager,
+            api_version=write.type_.resource.api_version,
+            subresource=write.subresource,
+            now=timestamp(self.clock.now()),
+            reset=self._reset_fields(write),
+        )
+
+    async def _put(self, write: Write, key: Key, obj: Object, expected: int | None) -> Object:
+        if write.dry_run:
+            if expected is None:
+                obj["metadata"].pop("resourceVersion", None)
+            return obj
+        type_ = write.type_
+        try:
+            stored = await self.store.put(
+                type_.storage_key, key, lambda version: self.encode(type_, obj, version), expected
+            )
+        except StorageFull as error:
+            raise StatusError(507, "InsufficientStorage", f"the write could not be made durable: {error}") from error
+        except StaleVersion:
+            if expected is None:
+                raise already_exists(type_.resource.group, type_.resource.plural, key.name) from None
+            raise
+        obj["metadata"]["resourceVersion"] = str(stored.version)
+        return obj
+
+    async def _remove(self, write: Write, key: Key, obj: Object, expected: int) -> Object:
+        if write.dry_run:
+            return obj
+        type_ = write.type_
+        try:
+            stored = await self.store.remove(
+                type_.storage_key, key, lambda version: self.encode(type_, obj, version), expected
+            )
+        except StorageFull as error:
+            raise StatusError(507, "InsufficientStorage", f"the write could not be made durable: {error}") from error
+        obj["metadata"]["resourceVersion"] = str(stored.version)
+        return obj
