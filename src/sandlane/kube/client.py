@@ -8,21 +8,49 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
 
 from sandlane.kube.clock import Clock
-from sandlane.kube.errors import ApiError, ServerError, TooManyRequests, TransportError, error_from_response
+from sandlane.kube.errors import (
+    ApiError,
+    Gone,
+    KubeError,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    error_from_response,
+)
 from sandlane.kube.resource import Object, Resource
-from sandlane.kube.transport import Request, Response, Stream, Transport
+from sandlane.kube.transport import Request, Response, Stream, Transport, WebSocket, WebSocketTransport
 
 REQUEST_TIMEOUT = 30.0
 ATTEMPTS = 5
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
 PAGE = 500
+
+
+class Bucket:
+    """A token bucket: `rate` a second, `burst` at once. Whoever takes is told how long to wait, in order."""
+
+    def __init__(self, clock: Clock, rate: float, burst: float) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._filled = clock.monotonic()
+
+    def take(self) -> float:
+        """Take one; the seconds to wait before it may be used."""
+        now = self._clock.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate) - 1
+        self._filled = now
+        return max(0.0, -self._tokens / self._rate)
+
 
 Guard = Callable[[Request], None]
 """Called before each send; raises to stop it (a leader that has lost its Lease must not write)."""
@@ -51,6 +79,13 @@ class ObjectList(msgspec.Struct):
     resource_version: str
 
 
+class RawPage(msgspec.Struct):
+    """One page of a list, each item as JSON that has not been read; `bytes(item)` copies it out of the answer."""
+
+    items: list[msgspec.Raw]
+    resource_version: str
+
+
 class RawList(msgspec.Struct):
     """All pages of a list, each item as bytes."""
 
@@ -63,12 +98,12 @@ class _ListMeta(msgspec.Struct, rename="camel"):
     continue_: str = msgspec.field(name="continue", default="")
 
 
-class _RawPage(msgspec.Struct):
+class _Page(msgspec.Struct):
     metadata: _ListMeta
     items: list[msgspec.Raw] | None = None
 
 
-_page = msgspec.json.Decoder(_RawPage)
+_page = msgspec.json.Decoder(_Page)
 
 
 class Client:
@@ -89,12 +124,15 @@ class Client:
         self._clock = clock
         self._rng = rng
         self._user_agent = user_agent
-        self._qps = qps
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._filled = clock.monotonic()
+        self._bucket = None if qps is None else Bucket(clock, qps, burst)
         self._observe = observe
         self.guard: Guard | None = None
+
+    def unguarded(self) -> Client:
+        """The same client (transport, rates) for requests that the guard must not stop: a Lease, a health check."""
+        other = copy(self)
+        other.guard = None
+        return other
 
     # -- verbs ------------------------------------------------------------------------------------------
 
@@ -113,34 +151,50 @@ class Client:
         field_selector: str = "",
         limit: int = PAGE,
     ) -> ObjectList:
-        """All objects, page by page."""
-        pages = await self.list_raw(
-            resource, namespace, label_selector=label_selector, field_selector=field_selector, limit=limit
-        )
+        """All objects, page by page (as one page when the pages expire while they are read)."""
+        try:
+            pages = [page async for page in self.pages(resource, namespace, label_selector, field_selector, limit)]
+        except Gone:
+            pages = [page async for page in self.pages(resource, namespace, label_selector, field_selector, 0)]
         api_version, kind = resource.api_version, resource.kind
-        items = [{"apiVersion": api_version, "kind": kind} | msgspec.json.decode(item) for item in pages.items]
-        return ObjectList(items, pages.resource_version)
+        return ObjectList(
+            [
+                {"apiVersion": api_version, "kind": kind} | msgspec.json.decode(item)
+                for page in pages
+                for item in page.items
+            ],
+            pages[-1].resource_version,
+        )
 
     async def list_raw(
+        self, resource: Resource, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+    ) -> RawList:
+        """All objects as bytes. Raises `Gone` when the pages expire while they are read."""
+        items: list[bytes] = []
+        version = ""
+        async for page in self.pages(resource, namespace, label_selector, field_selector):
+            items += [bytes(item) for item in page.items]
+            version = page.resource_version
+        return RawList(items, version)
+
+    async def pages(
         self,
         resource: Resource,
         namespace: str | None = None,
-        *,
         label_selector: str = "",
         field_selector: str = "",
         limit: int = PAGE,
-    ) -> RawList:
-        """All objects as bytes, page by page. Raises `Gone` when the pages expire while they are read."""
-        items: list[bytes] = []
+    ) -> AsyncIterator[RawPage]:
+        """A list, page by page, items as bytes. Raises `Gone` when the pages expire while they are read."""
         query = _query(labelSelector=label_selector, fieldSelector=field_selector, limit=str(limit) if limit else "")
         token = ""
         while True:
             request = self._request("GET", resource.path(namespace), query + _query(**{"continue": token}))
             page = _page.decode((await self.request(request)).body)
-            items += [bytes(item) for item in page.items or ()]
+            yield RawPage(page.items or [], page.metadata.resource_version)
             token = page.metadata.continue_
             if not token:
-                return RawList(items, page.metadata.resource_version)
+                return
 
     @asynccontextmanager
     async def watch(
@@ -264,6 +318,17 @@ class Client:
                 raise error_from_response(Response(stream.status, stream.headers, body))
             yield stream
 
+    @asynccontextmanager
+    async def websocket(
+        self, request: Request, *, protocols: tuple[str, ...], timeout: float = REQUEST_TIMEOUT
+    ) -> AsyncIterator[WebSocket]:
+        """A WebSocket (port-forward). Raises `KubeError` when the transport or the server cannot make one."""
+        if not isinstance(self.transport, WebSocketTransport):
+            raise KubeError(f"{request.path}: {type(self.transport).__name__} makes no WebSockets")
+        await self._take_token()
+        async with self.transport.websocket(self._complete(request), protocols=protocols, timeout=timeout) as socket:
+            yield socket
+
     async def close(self) -> None:
         """Close the transport."""
         await self.transport.close()
@@ -329,13 +394,8 @@ class Client:
         raise AssertionError("unreachable")
 
     async def _take_token(self) -> None:
-        if self._qps is None:
-            return
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._qps) - 1
-        self._filled = now
-        if self._tokens < 0:
-            await self._clock.sleep(-self._tokens / self._qps)
+        if self._bucket is not None and (wait := self._bucket.take()) > 0:
+            await self._clock.sleep(wait)
 
 
 def _promises_success(error: ApiError) -> bool:

@@ -44,31 +44,53 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+class Watchdog:
+    """Ends work that has not been heard from for `seconds` of a clock; `feed` says that it has."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self.seconds = seconds
+        self._fed = clock.monotonic()
+
+    def feed(self) -> None:
+        """The work is alive."""
+        self._fed = self._clock.monotonic()
+
+    async def guard(self, work: Awaitable[T]) -> T:
+        """What `work` gives. Raises `TimeoutError`, after cancelling it, when nobody has fed the dog."""
+        self.feed()
+        outcome: list[tuple[T | None, Exception | None]] = []
+
+        async def run() -> None:
+            try:
+                outcome.append((await work, None))
+            except Exception as error:  # handed to the caller as it is, not in a group
+                outcome.append((None, error))
+
+        async with asyncio.TaskGroup() as tasks:
+            job = tasks.create_task(run())
+            timer = tasks.create_task(self._starve())
+            await asyncio.wait({job, timer}, return_when=asyncio.FIRST_COMPLETED)
+            timer.cancel()
+            job.cancel()
+        if not outcome:
+            raise TimeoutError(f"nothing for {self.seconds:g} s")
+        result, failure = outcome[0]
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[return-value]
+
+    async def _starve(self) -> None:
+        while (left := self._fed + self.seconds - self._clock.monotonic()) > 0:
+            await self._clock.sleep(left)
+
+
 async def within(clock: Clock, seconds: float, work: Awaitable[T]) -> T:
     """What `work` gives. Raises `TimeoutError` (and cancels it) when it takes longer than `seconds` of this clock."""
     if isinstance(clock, SystemClock):
         async with asyncio.timeout(seconds):
             return await work
-    outcome: list[tuple[T | None, BaseException | None]] = []
-
-    async def run() -> None:
-        try:
-            outcome.append((await work, None))
-        except Exception as error:  # handed to the caller as it is, not in a group
-            outcome.append((None, error))
-
-    async with asyncio.TaskGroup() as tasks:
-        job = tasks.create_task(run())
-        timer = tasks.create_task(clock.sleep(seconds))
-        await asyncio.wait({job, timer}, return_when=asyncio.FIRST_COMPLETED)
-        timer.cancel()
-        job.cancel()
-    if not outcome:
-        raise TimeoutError(f"not done within {seconds:g} s")
-    result, failure = outcome[0]
-    if failure is not None:
-        raise failure
-    return result  # type: ignore[return-value]
+    return await Watchdog(clock, seconds).guard(work)
 
 
 def timestamp(moment: datetime) -> str:

@@ -7,6 +7,7 @@ KubeError
     ├── Unauthorized 401    ├── MethodNotAllowed 405   ├── Invalid 422
     ├── Forbidden 403       ├── AlreadyExists 409      ├── TooManyRequests 429
     └── ServerError 5xx     └── Conflict 409
+ConfigError                 how to reach a server, or who to be there, cannot be found out
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from typing import Any
 import msgspec
 
 from sandlane.kube.transport import Response
+
+
+class ConfigError(Exception):
+    """There is no usable configuration; the message says where it was looked for and what is wrong."""
 
 
 class KubeError(Exception):

@@ -1,4 +1,8 @@
-"""Requests to an API server over HTTP, by aiohttp: one session, connections kept open, credentials added to each."""
+"""Requests to an API server over HTTP, by aiohttp: one session, connections kept open, credentials added to each.
+
+A 401 answer makes credentials that can be renewed (token file, plugin) be renewed, once per request. When the client
+certificate changes, new connections are made with the new one.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from sandlane.kube.config import Config
-from sandlane.kube.errors import TransportError
-from sandlane.kube.transport import Request, Response, Stream
+from sandlane.kube.errors import ConfigError, TransportError, error_from_response
+from sandlane.kube.transport import Request, Response, Stream, WebSocket
+
+_BROKEN = (aiohttp.ClientError, OSError, TimeoutError, ConfigError)
 
 
 class _HttpStream:
@@ -28,8 +37,35 @@ class _HttpStream:
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except _BROKEN as error:
             raise TransportError(f"the connection to the API server broke: {error!r}") from error
+
+
+class _HttpWebSocket:
+    """A WebSocket of aiohttp as a `WebSocket`."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self.protocol = socket.protocol or ""
+
+    async def receive(self) -> bytes | None:
+        """The next message, or None at the end."""
+        message = await self._socket.receive()
+        match message.type:
+            case aiohttp.WSMsgType.BINARY:
+                return bytes(message.data)
+            case aiohttp.WSMsgType.TEXT:
+                return str(message.data).encode()
+            case aiohttp.WSMsgType.ERROR:
+                raise TransportError(f"the WebSocket broke: {message.data!r}")
+        return None
+
+    async def send(self, message: bytes) -> None:
+        """Send a binary message."""
+        try:
+            await self._socket.send_bytes(message)
+        except _BROKEN as error:
+            raise TransportError(f"the WebSocket broke: {error!r}") from error
 
 
 class HttpTransport:
@@ -38,61 +74,108 @@ class HttpTransport:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._session: aiohttp.ClientSession | None = None
+        self._identity = b""
+        self._old: list[aiohttp.ClientSession] = []
+        self._proxy = config.proxy_url or _proxy_of(config.server)
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         """The whole answer."""
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._open().request(**await self._arguments(request)) as response,
-            ):
+            async with asyncio.timeout(timeout), await self._answer(request) as response:
                 return Response(response.status, _headers(response), await response.read())
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TransportError(f"{request.method} {self._config.server}{request.path}: {_words(error)}") from error
+        except _BROKEN as error:
+            raise self._failure(request, error) from error
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float) -> AsyncIterator[Stream]:
         """An answer to be read piece by piece."""
         try:
             async with asyncio.timeout(timeout):
-                response = await self._open().request(**await self._arguments(request))
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TransportError(f"{request.method} {self._config.server}{request.path}: {_words(error)}") from error
+                response = await self._answer(request)
+        except _BROKEN as error:
+            raise self._failure(request, error) from error
         try:
             yield _HttpStream(response)
         finally:
             response.close()
 
+    @asynccontextmanager
+    async def websocket(
+        self, request: Request, *, protocols: tuple[str, ...], timeout: float
+    ) -> AsyncIterator[WebSocket]:
+        """A WebSocket. Raises `ApiError` when the server refuses to make one."""
+        try:
+            async with asyncio.timeout(timeout):
+                arguments = await self._arguments(request)
+                url = arguments.pop("url")
+                socket = await self._open().ws_connect(url, protocols=protocols, heartbeat=30.0, **arguments)
+        except aiohttp.WSServerHandshakeError as error:
+            raise error_from_response(Response(error.status, (), error.message.encode())) from error
+        except _BROKEN as error:
+            raise self._failure(request, error) from error
+        try:
+            yield _HttpWebSocket(socket)
+        finally:
+            await socket.close()
+
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions = [*self._old, *([self._session] if self._session is not None else [])]
+        self._old, self._session = [], None
+        for session in sessions:
+            await session.close()
+
+    async def _answer(self, request: Request) -> aiohttp.ClientResponse:
+        """The answer's head; once more with fresh credentials when they were refused."""
+        response = await self._open_for(request)
+        if response.status == 401 and self._config.expire():
+            response.close()
+            response = await self._open_for(request)
+        return response
+
+    async def _open_for(self, request: Request) -> aiohttp.ClientResponse:
+        arguments = await self._arguments(request)  # before the session: a plugin may give a client certificate
+        return await self._open().request(**arguments)
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._config.ssl_context())
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(None), auto_decompress=True, trust_env=False
-            )
+        config = self._config
+        # Files are looked at when a session is made; a plugin's certificate is in memory and cheap to compare.
+        identity = b"" if config.certificate_file else config.tls_identity()
+        if self._session is not None and identity == self._identity:
+            return self._session
+        if self._session is not None:
+            self._old.append(self._session)  # requests under way end on their own connections
+        connector = aiohttp.TCPConnector(limit=0, ssl=config.ssl_context())
+        self._identity = identity
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(None), auto_decompress=True, trust_env=False
+        )
         return self._session
 
     async def _arguments(self, request: Request) -> dict[str, Any]:
         url = URL(self._config.server.rstrip("/") + request.target, encoded=True)
-        headers = dict(request.headers) | await self._config.headers()
+        headers = CIMultiDict([*request.headers.items(), *await self._config.headers()])
         arguments: dict[str, Any] = {"method": request.method, "url": url, "headers": headers}
         if request.body:
             arguments["data"] = request.body
-        if self._config.proxy_url:
-            arguments["proxy"] = self._config.proxy_url
+        if self._proxy:
+            arguments["proxy"] = self._proxy
         if self._config.tls_server_name:
             arguments["server_hostname"] = self._config.tls_server_name
         return arguments
 
+    def _failure(self, request: Request, error: BaseException) -> TransportError:
+        words = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+        return TransportError(f"{request.method} {self._config.server}{request.path}: {words}")
+
+
+def _proxy_of(server: str) -> str:
+    """The proxy that the environment names for a server (`HTTPS_PROXY`, `NO_PROXY`), as for any other program."""
+    parts = urlsplit(server)
+    if not parts.hostname or proxy_bypass(parts.hostname) or parts.hostname in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    return getproxies().get(parts.scheme, "")
+
 
 def _headers(response: aiohttp.ClientResponse) -> tuple[tuple[str, str], ...]:
     return tuple((name.lower(), value) for name, value in response.headers.items())
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -49,6 +49,10 @@ class Store(Generic[R]):
         found = self._indexes[name].get(value, {})
         return [found[key] for key in sorted(found)]
 
+    def namespace(self, namespace: str) -> Iterable[R]:
+        """The records of one namespace, in no order."""
+        return self._by_namespace.get(namespace, {}).values()
+
     def keys(self) -> Iterable[Key]:
         """All keys."""
         return self._records.keys()
@@ -75,6 +79,8 @@ class Store(Generic[R]):
         if old is None:
             return None
         self._by_namespace[key.namespace].pop(key, None)
+        if not self._by_namespace[key.namespace]:
+            del self._by_namespace[key.namespace]
         for name, indexer in self._indexers.items():
             for value in indexer(old):
                 held = self._indexes[name].get(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlencode
 
 import msgspec
@@ -48,6 +48,28 @@ class Stream(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; ends when the server ends it; raises `TransportError` when the connection breaks."""
+
+
+class WebSocket(Protocol):
+    """A WebSocket; `protocol` is the subprotocol that the server chose."""
+
+    protocol: str
+
+    async def receive(self) -> bytes | None:
+        """The next message, or None at the end. Raises `TransportError` when the connection breaks."""
+
+    async def send(self, message: bytes) -> None:
+        """Send a binary message. Raises `TransportError`."""
+
+
+@runtime_checkable
+class WebSocketTransport(Protocol):
+    """A transport that can make WebSockets (port-forward, exec)."""
+
+    def websocket(
+        self, request: Request, *, protocols: tuple[str, ...], timeout: float
+    ) -> AbstractAsyncContextManager[WebSocket]:
+        """A WebSocket. Raises `ApiError` when the server refuses it, `TransportError` when there is no answer."""
 
 
 class Transport(Protocol):

@@ -9,12 +9,8 @@ import msgspec
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import Object
 
-
-class _Head(msgspec.Struct):
-    metadata: ObjectMeta
-
-
-_head = msgspec.json.Decoder(_Head)
+_parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_metadata = msgspec.json.Decoder(ObjectMeta)
 
 
 class Unstructured(msgspec.Struct, frozen=True, gc=False):
@@ -25,12 +21,17 @@ class Unstructured(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Unstructured:
-        """Decode from JSON."""
-        if b'"managedFields"' in data:
-            whole = msgspec.json.decode(data)
-            whole.get("metadata", {}).pop("managedFields", None)
+        """Decode from JSON. Raises `msgspec.ValidationError` when the metadata do not fit."""
+        whole = _parts.decode(data)
+        head = whole.get("metadata")
+        if head is None:
+            return cls(ObjectMeta(), data)
+        if b'"managedFields"' in data:  # only the two outer levels are taken apart: what lies deeper is copied as it is
+            pieces = _parts.decode(head)
+            pieces.pop("managedFields", None)
+            whole["metadata"] = head = msgspec.Raw(msgspec.json.encode(pieces))
             data = msgspec.json.encode(whole)
-        return cls(_head.decode(data).metadata, bytes(data))
+        return cls(_metadata.decode(head), data)
 
     def object(self) -> Object:
         """The whole object, decoded afresh: the caller may change it."""

@@ -1,8 +1,13 @@
-"""A watch as a state machine: `step(state, input)` says what to do next. Pure; `sandlane.kube.cache` does it.
+"""A watch as a state machine: `step(state, input)` says what to do next. Pure; `sandlane.kube.informer` does it.
 
-LIST --Listed--> WATCH --Ended, Broke--> WATCH again from the last version (after a pause if it broke)
-  ^                |
-  +----Expired-----+     410, as an HTTP status or as an ERROR event: list again, and compare with what is known
+STREAM --Synced--> WATCH        the streaming list (KEP-3157): initial events, a bookmark, then the watch goes on
+   |                 |  ^
+   | Unsupported     |  +-- Ended, Broke: watch again from the last version seen, without a list
+   v                 v
+ LIST  --Listed--> WATCH --Expired--> STREAM or LIST    410, as an HTTP status or as an ERROR event
+
+After a failure comes a pause. What counts as success is a watch that lasted (`LASTED` seconds): a server that answers
+each list but ends each watch at once is asked less and less often.
 """
 
 from __future__ import annotations
@@ -12,10 +17,16 @@ from typing import TypeAlias
 
 import msgspec
 
+LASTED = 5.0
+"""Seconds after which a watch counts as having worked."""
+STREAM_ATTEMPTS = 3
+"""Streaming lists that fail in a row before plain lists are tried."""
+
 
 class Phase(Enum):
     """What is under way."""
 
+    STREAM = "stream"
     LIST = "list"
     WATCH = "watch"
 
@@ -23,9 +34,10 @@ class Phase(Enum):
 class State(msgspec.Struct, frozen=True):
     """Where a watch stands: `resource_version` is the last one seen, `failures` counts those in a row."""
 
-    phase: Phase = Phase.LIST
+    phase: Phase
     resource_version: str = ""
     failures: int = 0
+    streaming: bool = True
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -34,29 +46,52 @@ class Listed(msgspec.Struct, frozen=True):
     resource_version: str
 
 
+class Synced(msgspec.Struct, frozen=True):
+    """The initial events of a streaming list have all arrived; its watch goes on."""
+
+    resource_version: str
+
+
 class Seen(msgspec.Struct, frozen=True):
-    """An event or a bookmark has arrived."""
+    """Events or a bookmark have arrived."""
 
     resource_version: str
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The server ended the watch in good order."""
+    """The server ended the watch in good order after `lasted` seconds."""
+
+    lasted: float = 0.0
 
 
 class Broke(msgspec.Struct, frozen=True):
-    """The request failed, the connection broke, or it was silent for too long."""
+    """The request failed, or the connection broke or was silent for too long. `wait`: seconds the server asks for."""
+
+    lasted: float = 0.0
+    wait: float = 0.0
 
 
 class Expired(msgspec.Struct, frozen=True):
-    """The server no longer knows the version (410)."""
+    """The server no longer knows the version, or the pages of the list (410)."""
+
+    lasted: float = 0.0
 
 
-Input: TypeAlias = Listed | Seen | Ended | Broke | Expired
+class Unsupported(msgspec.Struct, frozen=True):
+    """The server has no streaming lists."""
+
+
+Input: TypeAlias = Listed | Synced | Seen | Ended | Broke | Expired | Unsupported
+
+
+class StartStream(msgspec.Struct, frozen=True):
+    """Start a streaming list."""
 
 
 class StartList(msgspec.Struct, frozen=True):
-    """List everything."""
+    """List everything; `whole`: in one page, because pages expired before."""
+
+    whole: bool = False
 
 
 class StartWatch(msgspec.Struct, frozen=True):
@@ -66,33 +101,61 @@ class StartWatch(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Wait as long as `failures` in a row deserve, then go on with the next output."""
+    """Wait as long as `failures` in a row deserve and at least `seconds`, then go on with the next output."""
 
     failures: int
+    seconds: float = 0.0
 
 
-Output: TypeAlias = StartList | StartWatch | Pause
+Output: TypeAlias = StartStream | StartList | StartWatch | Pause
 
 
-def begin() -> tuple[State, tuple[Output, ...]]:
+def begin(*, streaming: bool = True) -> tuple[State, tuple[Output, ...]]:
     """The first state, and what to do in it."""
-    return State(), (StartList(),)
+    first = Phase.STREAM if streaming else Phase.LIST
+    return State(first, streaming=streaming), (_start(first),)
 
 
 def step(state: State, event: Input) -> tuple[State, tuple[Output, ...]]:
     """The next state, and what to do in it (nothing while a watch goes on)."""
     match event:
         case Listed(version):
-            return State(Phase.WATCH, version), (StartWatch(version),)
+            return State(Phase.WATCH, version, state.failures, state.streaming), (StartWatch(version),)
+        case Synced(version):
+            return State(Phase.WATCH, version, state.failures, state.streaming), ()
         case Seen(version):
-            return State(state.phase, version), ()
-        case Ended():
-            return State(Phase.WATCH, state.resource_version), (StartWatch(state.resource_version),)
-        case Expired():
-            # One failure counts: a server that answers every watch with 410 must not be listed in a loop.
-            failed = State(Phase.LIST, "", state.failures + 1)
-            return failed, (Pause(failed.failures), StartList())
-        case Broke():
-            failed = State(state.phase, state.resource_version, state.failures + 1)
-            again: Output = StartList() if state.phase is Phase.LIST else StartWatch(state.resource_version)
-            return failed, (Pause(failed.failures), again)
+            if state.phase is Phase.WATCH:
+                return msgspec.structs.replace(state, resource_version=version), ()
+            return state, ()  # a version counts once all initial events are there
+        case Unsupported():
+            return State(Phase.LIST, "", state.failures, streaming=False), (StartList(),)
+        case Ended(lasted) if state.phase is Phase.WATCH and lasted >= LASTED:
+            return State(Phase.WATCH, state.resource_version, 0, state.streaming), (StartWatch(state.resource_version),)
+        case Ended(lasted):
+            return _again(state, _failures(state, lasted), 0.0)
+        case Broke(lasted, wait):
+            return _again(state, _failures(state, lasted), wait)
+        case Expired(lasted):
+            failures = _failures(state, lasted)
+            phase = Phase.STREAM if state.streaming and state.phase is not Phase.LIST else Phase.LIST
+            return State(phase, "", failures, state.streaming), (
+                Pause(failures),
+                _start(phase, whole=state.phase is Phase.LIST),
+            )
+
+
+def _failures(state: State, lasted: float) -> int:
+    return 1 if state.phase is Phase.WATCH and lasted >= LASTED else state.failures + 1
+
+
+def _again(state: State, failures: int, wait: float) -> tuple[State, tuple[Output, ...]]:
+    pause = Pause(failures, wait)
+    if state.phase is Phase.WATCH:
+        version = state.resource_version
+        return State(Phase.WATCH, version, failures, state.streaming), (pause, StartWatch(version))
+    phase = Phase.LIST if failures >= STREAM_ATTEMPTS else state.phase
+    return State(phase, "", failures, state.streaming), (pause, _start(phase))
+
+
+def _start(phase: Phase, *, whole: bool = False) -> Output:
+    return StartStream() if phase is Phase.STREAM else StartList(whole)
