@@ -57,8 +57,10 @@ class Server:
         strategy.prune(new)
         strategy.default(new)
         strategy.prepare_update(new, old, self)
-        strategy.allocate(new, old, self)
-        return new, strategy.validate_update(new, old)
+        errors = strategy.validate_update(new, old)
+        if not errors:
+            strategy.allocate(new, old, self)
+        return new, errors
 
 
 @pytest.fixture

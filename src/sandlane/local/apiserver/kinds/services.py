@@ -146,18 +146,11 @@ def default_service(obj: Object) -> None:
 
 
 def allocate_service(obj: Object, old: Object | None, addresses: Addresses) -> None:
-    """Give a Service that may be stored its addresses and node ports; an update keeps those that it has."""
+    """Give a Service that may be stored its addresses and node ports."""
     spec = obj["spec"]
     before = (old or {}).get("spec") or {}
     if spec["type"] == "ExternalName":
         return
-    if before.get("type") not in (None, "ExternalName"):
-        if not spec.get("clusterIP"):
-            spec["clusterIP"] = before.get("clusterIP", "")
-            spec["clusterIPs"] = list(before.get("clusterIPs") or [])
-        for key in ("ipFamilies", "ipFamilyPolicy"):
-            if spec.get(key) is None and key in before:
-                spec[key] = before[key]
     wanted = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or []), "")
     if wanted != "None" and not before.get("clusterIP"):
         wanted = addresses.cluster_ip(wanted)
@@ -180,8 +173,17 @@ def _allocate_ports(spec: Object, before: Object, addresses: Addresses) -> None:
 
 
 def prepare_service_update(new: Object, old: Object) -> None:
-    """What a change of type takes away."""
+    """An update keeps the addresses that it does not name; a change of type takes some away."""
     spec, before = new["spec"], old["spec"]
+    if spec["type"] != "ExternalName" and before.get("type") != "ExternalName":
+        if not spec.get("clusterIP"):
+            spec["clusterIP"] = before.get("clusterIP", "")
+            spec["clusterIPs"] = list(before.get("clusterIPs") or [])
+        elif spec["clusterIP"] != before.get("clusterIP") and spec.get("clusterIPs") == before.get("clusterIPs"):
+            spec["clusterIPs"] = [spec["clusterIP"]]
+        for key in ("ipFamilies", "ipFamilyPolicy"):
+            if spec.get(key) is None and key in before:
+                spec[key] = before[key]
     if spec["type"] == "ExternalName" and before.get("type") != "ExternalName":
         for key in _ADDRESS_FIELDS:
             if spec.get(key) == before.get(key):
