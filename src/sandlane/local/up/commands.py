@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from sandlane.local.proxy.bootstrap import bootstrap
 from sandlane.local.settings import DataDir, Settings, write_whole
 from sandlane.local.up.probe import missing, trust
 from sandlane.local.up.process import Command
-from sandlane.routing.envoy.binary import EnvoyMissing, envoy_binary
+from sandlane.routing.envoy.binary import envoy_binary
 
 _PAUSE = 0.02
 _PIPE_LIMIT = 100  # a Unix socket's path has at most 107 bytes
@@ -56,8 +57,8 @@ def commands(data: DataDir, settings: Settings, images: Path | None, clock: Cloc
 
 
 def _apiserver_flags(data: DataDir, settings: Settings) -> list[str]:
-    flags = ["--data-dir", str(data.root), "--port", str(settings.api_port)]
-    return [*flags, "--service-cidr", settings.service_cidr]
+    listen = f"127.0.0.1:{settings.api_port}"
+    return ["--data-dir", str(data.root), "--listen", listen, "--service-cidr", settings.service_cidr]
 
 
 def _manager_flags(settings: Settings) -> list[str]:
@@ -118,13 +119,6 @@ def _api_probe(data: DataDir, settings: Settings) -> Callable[[], Awaitable[str]
 
 
 def certificate_authority(kubeconfig: Path) -> bytes:
-    """The certificate that the kubeconfig trusts."""
-    import base64
-
-    import yaml
-
-    content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    """The certificate that the cluster's own kubeconfig trusts (it is written as JSON)."""
+    content = msgspec.json.decode(kubeconfig.read_bytes())
     return base64.b64decode(content["clusters"][0]["cluster"]["certificate-authority-data"])
-
-
-__all__ = ["EnvoyMissing", "commands"]

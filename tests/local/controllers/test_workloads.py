@@ -1,0 +1,211 @@
+"""The built-in controllers together, on the API server itself with Pods that only pretend to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandlane.kube.resource import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    PODS,
+    REPLICA_SETS,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
+from support.workloads import Workloads, deployment, service, workloads
+
+JOBS = Resource("batch", "v1", "jobs", "Job")
+
+
+async def images(on: Workloads) -> list[str]:
+    """The images of all Pods that are not going."""
+    pods = (await on.client.list(PODS, "rides")).items
+    return sorted(p["spec"]["containers"][0]["image"] for p in pods if "deletionTimestamp" not in p["metadata"])
+
+
+async def complete(on: Workloads, image: str, replicas: int) -> dict[str, Any]:
+    """Wait until the Deployment runs this image, all replicas available, and nothing else."""
+
+    async def check() -> dict[str, Any] | None:
+        found = await on.client.get(DEPLOYMENTS, "app", "rides")
+        status = found.get("status") or {}
+        counts = [status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")]
+        current = status.get("observedGeneration") == found["metadata"]["generation"]
+        return found if current and counts == [replicas] * 3 and await images(on) == [image] * replicas else None
+
+    found: dict[str, Any] = await on.until(check, f"{replicas} of {image}")
+    return found
+
+
+async def set_image(on: Workloads, image: str) -> None:
+    """Give the Deployment's container another image."""
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]
+    await on.client.patch(DEPLOYMENTS, "app", patch, namespace="rides", patch_type="application/json-patch+json")  # type: ignore[arg-type]
+
+
+async def test_deployment_runs_rolls_scales_and_rests() -> None:
+    """A Deployment gets its Pods, follows a new image and a new size, and then writes nothing more."""
+    async with workloads(deployment(), service()) as on:
+        await complete(on, "app:1", 2)
+        await set_image(on, "app:2")
+        await complete(on, "app:2", 2)
+        await on.client.patch(DEPLOYMENTS, "app", {"spec": {"replicas": 5}}, namespace="rides")
+        done = await complete(on, "app:2", 5)
+        assert done["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "2"
+        await on.quiet()
+        before = len(on.cluster.writes)
+        await on.quiet()
+        assert len(on.cluster.writes) == before
+
+
+async def test_a_deleted_pod_is_replaced() -> None:
+    """Killing a Pod brings another one."""
+    async with workloads(deployment()) as on:
+        await complete(on, "app:1", 2)
+        victim = (await on.client.list(PODS, "rides")).items[0]["metadata"]["name"]
+        await on.client.delete(PODS, victim, "rides")
+        await on.gone(PODS, victim, "rides")
+        await complete(on, "app:1", 2)
+
+
+async def test_broken_image_leaves_the_old_pods() -> None:
+    """While the new Pods are not ready the old ones stay, and the condition says that it is progressing."""
+    async with workloads(deployment()) as on:
+        await complete(on, "app:1", 2)
+        await set_image(on, "broken:1")
+
+        async def check() -> bool:
+            return await images(on) == ["app:1", "app:1", "broken:1"]
+
+        await on.until(check, "one broken Pod beside the old ones")
+        await set_image(on, "app:1")
+        await complete(on, "app:1", 2)
+
+
+async def test_endpoints_follow_pods() -> None:
+    """A Service's slice holds the addresses of the ready Pods; a broken Pod is in it, but not ready."""
+    async with workloads(deployment(), service()) as on:
+        await complete(on, "app:1", 2)
+
+        async def ready() -> list[str]:
+            slices = (await on.client.list(ENDPOINT_SLICES, "rides")).items
+            return sorted(
+                e["addresses"][0] for s in slices for e in s.get("endpoints") or () if e["conditions"]["ready"]
+            )
+
+        async def check(count: int) -> bool:
+            addresses = {p["status"]["podIP"] for p in (await on.client.list(PODS, "rides")).items}
+            found = await ready()
+            return len(found) == count and set(found) <= addresses
+
+        await on.until(lambda: check(2), "two endpoints")
+        await on.client.patch(DEPLOYMENTS, "app", {"spec": {"replicas": 0}}, namespace="rides")
+        await on.until(lambda: check(0), "no endpoints")
+
+
+async def test_deleting_a_deployment_takes_everything() -> None:
+    """In the background, and in the foreground where the Deployment goes last."""
+    for propagation in ("Background", "Foreground"):
+        async with workloads(deployment()) as on:
+            await complete(on, "app:1", 2)
+            await on.client.delete(DEPLOYMENTS, "app", "rides", propagation=propagation)
+            await on.gone(DEPLOYMENTS, "app", "rides")
+            if propagation == "Foreground":
+                assert (await on.client.list(PODS, "rides")).items == []
+
+            async def nothing_left(on: Workloads = on) -> bool:
+                left = [*(await on.client.list(REPLICA_SETS)).items, *(await on.client.list(PODS)).items]
+                return not left
+
+            await on.until(nothing_left, "no ReplicaSets and Pods")
+
+
+async def test_orphaned_pods_live_and_are_adopted_again() -> None:
+    """Deleting a Deployment with policy Orphan leaves its ReplicaSet and Pods; a new one takes them over."""
+    async with workloads(deployment()) as on:
+        await complete(on, "app:1", 2)
+        pods = {p["metadata"]["uid"] for p in (await on.client.list(PODS, "rides")).items}
+        await on.client.delete(DEPLOYMENTS, "app", "rides", propagation="Orphan")
+        await on.gone(DEPLOYMENTS, "app", "rides")
+        await on.cluster.add(deployment())
+        await complete(on, "app:1", 2)
+        assert {p["metadata"]["uid"] for p in (await on.client.list(PODS, "rides")).items} == pods
+
+
+async def test_owned_by_something_that_never_existed() -> None:
+    """An object whose owner does not exist is deleted, one of an existing owner is not."""
+
+    def owned(name: str, owner: dict[str, Any]) -> dict[str, Any]:
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner["name"], "uid": owner["uid"]}
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "rides", "ownerReferences": [reference]},
+        }
+
+    async with workloads() as on:
+        parent = await on.cluster.add(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "parent", "namespace": "rides"}}
+        )
+        await on.cluster.add(owned("kept", parent["metadata"]))
+        await on.cluster.add(owned("lost", {"name": "parent", "uid": "00000000-0000-0000-0000-000000000000"}))
+        await on.gone(CONFIG_MAPS, "lost", "rides")
+        await on.client.get(CONFIG_MAPS, "kept", "rides")
+
+
+async def test_namespaces_start_with_their_account_and_end_empty() -> None:
+    """A new namespace gets its ServiceAccount and authority; a deleted one takes all content along, Pods first."""
+    async with workloads(deployment(), service()) as on:
+        await complete(on, "app:1", 2)
+        await on.until(lambda: on.client.get(SERVICE_ACCOUNTS, "default", "rides"), "the account")
+        authority = await on.until(lambda: on.client.get(CONFIG_MAPS, "kube-root-ca.crt", "rides"), "the authority")
+        assert authority["data"] == {"ca.crt": "the authority"}
+        await on.client.delete(NAMESPACES, "rides")
+        await on.gone(NAMESPACES, "rides")
+
+
+async def test_a_namespace_says_what_holds_it() -> None:
+    """A finalizer on content keeps the namespace, whose conditions name it; without the finalizer it goes."""
+    held = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "held", "namespace": "rides", "finalizers": ["example.com/hold"]},
+    }
+    async with workloads(held) as on:
+        await on.client.delete(NAMESPACES, "rides")
+
+        async def said() -> bool:
+            status = (await on.client.get(NAMESPACES, "rides")).get("status") or {}
+            return any("example.com/hold" in c["message"] for c in status.get("conditions") or ())
+
+        await on.until(said, "the finalizer in a condition")
+        await on.client.patch(CONFIG_MAPS, "held", {"metadata": {"finalizers": None}}, namespace="rides")
+        await on.gone(NAMESPACES, "rides")
+
+
+async def test_job_runs_to_completion() -> None:
+    """A Job makes Pods until enough have succeeded."""
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "job", "namespace": "rides"},
+        "spec": {
+            "completions": 2,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "x"}]}},
+        },
+    }
+    async with workloads(job) as on:
+
+        async def finish_pods() -> bool:
+            for pod in (await on.client.list(PODS, "rides")).items:
+                if (pod.get("status") or {}).get("phase") == "Running":
+                    name = pod["metadata"]["name"]
+                    body = {"status": {"phase": "Succeeded"}}
+                    await on.client.patch(PODS, name, body, namespace="rides", subresource="status")
+            status = (await on.client.get(JOBS, "job", "rides")).get("status") or {}
+            return any(c["type"] == "Complete" and c["status"] == "True" for c in status.get("conditions") or ())
+
+        await on.until(finish_pods, "the Job is complete")
+        assert (await on.client.get(JOBS, "job", "rides"))["status"]["succeeded"] == 2
