@@ -139,7 +139,7 @@ class Fork(_Struct, frozen=True, gc=False):
 
     fork_of: WorkloadReference
     customizations: Customizations = Customizations()
-    resources: dict[str, dict[str, str]] | None = None
+    resources: dict[str, dict[str, str | int]] | None = None
     preserved_labels: tuple[str, ...] = ()
 
 
