@@ -1,7 +1,7 @@
 """The data directory of a local cluster: its files, its format version, and the addresses that the cluster uses.
 
 Every process of the cluster reads the same `cluster.json`; only the supervisor writes it. A cluster owns one block
-127.N.0.0/16: 127.N.0.x for its own processes, 127.N.1.0 to 127.N.63.255 for Services, the rest for Pods.
+127.N.0.0/16: 127.N.0.x for its own processes, 127.N.32.0 to 127.N.63.255 for Services, from 127.N.64.0 for Pods.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def service_cidr(self) -> str:
-        """Where cluster IPs come from; its first /24 is the cluster's own part."""
-        return f"127.{self.block}.0.0/18"
+        """Where cluster IPs come from: 127.N.32.0 to 127.N.63.255, clear of the cluster's own part."""
+        return f"127.{self.block}.32.0/19"
 
 
 class DataDir:
