@@ -21,6 +21,7 @@ from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
 from sandlane.local.apiserver.body import check_fields, decode_body, decode_object, media_type, validation_mode
 from sandlane.local.apiserver.deleter import Deleter, delete_options
+from sandlane.local.apiserver.openapi import binary as openapi_binary
 from sandlane.local.apiserver.openapi.documents import Described, OpenApi
 from sandlane.local.apiserver.reader import Reader, make_filter
 from sandlane.local.apiserver.registry import Registry
@@ -224,6 +225,10 @@ class ApiServer:
                 found = discovery.resource_list(self.registry, "", version)
             case ["apis", group, version]:
                 found = discovery.resource_list(self.registry, group, version)
+            case ["openapi", "v2"] if accept.startswith(openapi_binary.ASKED_TYPES):
+                answer = self._document(request, self.openapi.v2_binary())
+                content_type = ("content-type", openapi_binary.MEDIA_TYPE)
+                return msgspec.structs.replace(answer, headers=(content_type, *answer.headers[1:]))
             case ["openapi", "v2"]:
                 return self._document(request, self.openapi.v2())
             case ["openapi", "v3"]:
@@ -264,7 +269,7 @@ class ApiServer:
             self._openapi = (self.registry.generation, OpenApi(described))
         return self._openapi[1]
 
-    def _document(self, request: Request, document: Any) -> Answer:
+    def _document(self, request: Request, document: Any) -> Response:
         if document is None:
             raise no_such_path()
         etag = f'"{document.hash}"'

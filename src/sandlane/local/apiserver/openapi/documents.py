@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sandlane.kube.resource import Resource
+from sandlane.local.apiserver.openapi.binary import encode_v2
 from sandlane.local.apiserver.openapi.paths import PublishedResource, PublishedSubresource, paths_of
 from sandlane.local.apiserver.openapi.schemas import V2, V3, closure, custom, published
 from sandlane.local.apiserver.schema import Schema, definition_names, definitions
@@ -70,6 +71,7 @@ class OpenApi:
             self._groups.setdefault(key, []).append(each)
         self._documents: dict[str, Document] = {}
         self._v2: Document | None = None
+        self._v2_binary: Document | None = None
 
     def index(self) -> Document:
         """`/openapi/v3`: the hashed address of each group version's document."""
@@ -105,10 +107,20 @@ class OpenApi:
     def v2(self) -> Document:
         """`/openapi/v2`: everything in one Swagger document."""
         if self._v2 is None:
-            schemas, paths = _build([each for group in self._groups.values() for each in group], V2)
-            body = msgspec.json.encode({"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": schemas})
+            body = msgspec.json.encode(self._swagger())
             self._v2 = Document(body, _hash(body))
         return self._v2
+
+    def v2_binary(self) -> Document:
+        """`/openapi/v2` in protobuf (media type `binary.MEDIA_TYPE`)."""
+        if self._v2_binary is None:
+            body = encode_v2(self._swagger())
+            self._v2_binary = Document(body, _hash(body))
+        return self._v2_binary
+
+    def _swagger(self) -> dict[str, Any]:
+        schemas, paths = _build([each for group in self._groups.values() for each in group], V2)
+        return {"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": schemas}
 
 
 def _hash(data: bytes) -> str:
