@@ -23,6 +23,7 @@ from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import Config, ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import NODES
+from sandlane.local.controllers.apiserver_endpoint import ApiServerEndpointController
 from sandlane.local.controllers.defaults import NamespaceDefaultsController
 from sandlane.local.controllers.deployment.controller import DeploymentController
 from sandlane.local.controllers.endpointslice.controller import EndpointSliceController
@@ -71,6 +72,7 @@ async def run(data: DataDir, settings: Settings, config: Config, images: Path | 
         manager = Manager(client, clock=clock, rng=rng, options=ManagerOptions(), name="sandlane-local")
         inventory = Inventory(client, manager.cache, clock, rng)
         set_up_controllers(manager, inventory, (config.ca or b"").decode())
+        ApiServerEndpointController("127.0.0.1", settings.api_port).setup_with_manager(manager)
         restarts = RestartReporter(data.status, manager.cache.informer(NODES), manager.recorder, clock)
         manager.add_runnable(restarts.run, needs_leader=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import ipaddress
 import random  # noqa: TID251 - the seam: this process' randomness
 import secrets
 import signal
@@ -73,10 +74,14 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
                 return ADMIN
             return None
 
+        if port:  # clients that are started at the same time need not wait for us to serve
+            write_private(data / "kubeconfig", kubeconfig(f"https://{host}:{port}", pki.ca_pem, token))
         await server.prepare()
         front = HttpFront(server, authenticate)
-        bound = await front.serve(stack, host, port, pki.serving_context(host))
-        write_private(data / "kubeconfig", kubeconfig(f"https://{host}:{bound}", pki.ca_pem, token))
+        service = str(ipaddress.ip_network(service_cidr)[1])  # the Service `kubernetes`
+        bound = await front.serve(stack, host, port, pki.serving_context(host, service))
+        if not port:
+            write_private(data / "kubeconfig", kubeconfig(f"https://{host}:{bound}", pki.ca_pem, token))
         print(f"serving at https://{host}:{bound}", flush=True)
         await stop.wait()
 

@@ -43,14 +43,14 @@ class ClusterPki:
         assert isinstance(loaded, ec.EllipticCurvePrivateKey)
         self.ca_key = loaded
 
-    def serving_context(self, host: str) -> ssl.SSLContext:
-        """TLS for a server at `host` (an IP address); clients may show certificates of the authority."""
+    def serving_context(self, *hosts: str) -> ssl.SSLContext:
+        """TLS for a server at these IP addresses; clients may show certificates of the authority."""
         certificate, key = self._folder / "server.crt", self._folder / "server.key"
-        if not self._is_good(certificate, host):
+        if not self._is_good(certificate, hosts):
             made = ec.generate_private_key(ec.SECP256R1())
             names = [
                 *(x509.DNSName(name) for name in ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")),
-                *(x509.IPAddress(ipaddress.ip_address(address)) for address in {host, "127.0.0.1"}),
+                *(x509.IPAddress(ipaddress.ip_address(address)) for address in sorted({*hosts, "127.0.0.1"})),
             ]  # fmt: skip
             signed = self.sign(made.public_key(), "kube-apiserver", (), names, server=True, days=SERVING_DAYS)
             write_private(certificate, signed)
@@ -107,14 +107,14 @@ class ClusterPki:
         write_private(key, key_pem(made))
         write_private(certificate, signed.public_bytes(serialization.Encoding.PEM))
 
-    def _is_good(self, path: Path, host: str) -> bool:
+    def _is_good(self, path: Path, hosts: tuple[str, ...]) -> bool:
         if not path.exists():
             return False
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         if certificate.not_valid_after_utc < self._now + datetime.timedelta(days=30):
             return False
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+        return {ipaddress.ip_address(host) for host in hosts} <= set(names.get_values_for_type(x509.IPAddress))
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
