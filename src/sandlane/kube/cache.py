@@ -15,6 +15,7 @@ from sandlane.kube.clock import Clock, within
 from sandlane.kube.informer import SILENCE as SILENCE
 from sandlane.kube.informer import Change as Change
 from sandlane.kube.informer import Informer as Informer
+from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.store import Record
 from sandlane.kube.unstructured import Unstructured
@@ -122,6 +123,14 @@ class Cache:
                 version = known.metadata.resource_version if known is not None else ""
                 if not (version.isdigit() and resource_version.isdigit() and int(version) >= int(resource_version)):
                     await informer.wait_for(resource_version, namespace=key.namespace, timeout=timeout)
+
+    def known(self, resource: Resource, key: Key) -> ObjectMeta | None:
+        """The metadata of a cached object, whatever its record's type."""
+        for (kind, _, _), informer in self._informers.items():
+            if kind == resource and (record := informer.store.get(key)) is not None:
+                metadata: ObjectMeta = record.metadata
+                return metadata
+        return None
 
     def observe(self, resource: Resource, obj: Object) -> None:
         """Take in what a write of ours answered, where the kind is cached."""

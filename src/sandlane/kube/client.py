@@ -243,13 +243,14 @@ class Client:
         namespace: str | None = None,
         patch_type: PatchType = PatchType.MERGE,
         subresource: str | None = None,
+        field_manager: str = "",
         dry_run: bool = False,
     ) -> Object:
         """Patch an object."""
         return await self._object(
             "PATCH",
             resource.path(namespace, name, subresource),
-            _dry(dry_run),
+            _query(fieldManager=field_manager) + _dry(dry_run),
             body=body,
             content_type=str(patch_type),
             retry=False,
@@ -269,6 +270,7 @@ class Client:
         metadata = obj["metadata"]
         query = _query(fieldManager=field_manager, force="true" if force else "") + _dry(dry_run)
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
+        obj = {"apiVersion": resource.api_version, "kind": resource.kind} | obj
         return await self._object("PATCH", path, query, body=obj, content_type=str(PatchType.APPLY))
 
     async def delete(
