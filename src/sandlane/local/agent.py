@@ -24,6 +24,7 @@ from sandlane.kube.config import Config, ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import NODES
 from sandlane.local.controllers.apiserver_endpoint import ApiServerEndpointController
+from sandlane.local.controllers.daemonset.controller import DaemonSetController
 from sandlane.local.controllers.defaults import NamespaceDefaultsController
 from sandlane.local.controllers.deployment.controller import DeploymentController
 from sandlane.local.controllers.endpointslice.controller import EndpointSliceController
@@ -32,6 +33,7 @@ from sandlane.local.controllers.inventory import Inventory
 from sandlane.local.controllers.job.controller import JobController
 from sandlane.local.controllers.namespace import NamespaceController
 from sandlane.local.controllers.replicaset.controller import ReplicaSetController
+from sandlane.local.controllers.statefulset.controller import StatefulSetController
 from sandlane.local.restarts import RestartReporter
 from sandlane.local.settings import DataDir, DataDirError, Settings
 from sandlane.runtime.health import health_app, serve
@@ -89,6 +91,8 @@ def set_up_controllers(manager: Manager, inventory: Inventory, authority: str) -
     for controller in (
         DeploymentController(),
         ReplicaSetController(),
+        StatefulSetController(),
+        DaemonSetController(),
         JobController(),
         EndpointSliceController(),
         NamespaceController(inventory),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandlane.kube.client import PatchType
 from sandlane.kube.resource import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -17,6 +18,9 @@ from sandlane.kube.resource import (
 from support.workloads import Workloads, deployment, service, workloads
 
 JOBS = Resource("batch", "v1", "jobs", "Job")
+STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet")
+CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 
 
 async def images(on: Workloads) -> list[str]:
@@ -42,7 +46,7 @@ async def complete(on: Workloads, image: str, replicas: int) -> dict[str, Any]:
 async def set_image(on: Workloads, image: str) -> None:
     """Give the Deployment's container another image."""
     patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]
-    await on.client.patch(DEPLOYMENTS, "app", patch, namespace="rides", patch_type="application/json-patch+json")  # type: ignore[arg-type]
+    await on.client.patch(DEPLOYMENTS, "app", patch, namespace="rides", patch_type=PatchType.JSON)
 
 
 async def test_deployment_runs_rolls_scales_and_rests() -> None:
@@ -209,3 +213,49 @@ async def test_job_runs_to_completion() -> None:
 
         await on.until(finish_pods, "the Job is complete")
         assert (await on.client.get(JOBS, "job", "rides"))["status"]["succeeded"] == 2
+
+
+async def test_stateful_set_is_ordered() -> None:
+    """Pods come up by number, an update goes from the last to the first, and revisions are kept."""
+    wanted = deployment(replicas=3) | {"kind": "StatefulSet"}
+    wanted["spec"]["serviceName"] = "app"
+    async with workloads(wanted) as on:
+
+        async def settled(image: str) -> bool:
+            status = (await on.client.get(STATEFUL_SETS, "app", "rides")).get("status") or {}
+            done = status.get("currentRevision") == status.get("updateRevision")
+            return done and status.get("readyReplicas") == 3 and await images(on) == [image] * 3
+
+        await on.until(lambda: settled("app:1"), "three Pods")
+        pods = (await on.client.list(PODS, "rides")).items
+        assert {p["metadata"]["name"] for p in pods} == {"app-0", "app-1", "app-2"}
+        created = [p["metadata"]["resourceVersion"] for p in sorted(pods, key=lambda p: p["metadata"]["name"])]
+        assert created == sorted(created, key=int)
+        patch = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "app:2"}]}}}}
+        await on.client.patch(STATEFUL_SETS, "app", patch, namespace="rides")
+        await on.until(lambda: settled("app:2"), "three updated Pods")
+        revisions = (await on.client.list(CONTROLLER_REVISIONS, "rides")).items
+        assert sorted(r["revision"] for r in revisions) == [1, 2]
+
+
+async def test_daemon_set_runs_on_each_node() -> None:
+    """Each node that fits has one Pod; an update replaces them."""
+    nodes = [
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"disk": disk}}}
+        for name, disk in (("a", "fast"), ("b", "fast"), ("c", "slow"))
+    ]
+    wanted = deployment() | {"kind": "DaemonSet"}
+    del wanted["spec"]["replicas"]
+    wanted["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "fast"}
+    async with workloads(*nodes, wanted) as on:
+
+        async def settled(image: str) -> bool:
+            pods = (await on.client.list(PODS, "rides")).items
+            placed = sorted((p["spec"]["nodeName"], p["spec"]["containers"][0]["image"]) for p in pods)
+            status = (await on.client.get(DAEMON_SETS, "app", "rides")).get("status") or {}
+            return placed == [("a", image), ("b", image)] and status.get("numberReady") == 2
+
+        await on.until(lambda: settled("app:1"), "a Pod on each fast node")
+        patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "app:2"}]
+        await on.client.patch(DAEMON_SETS, "app", patch, namespace="rides", patch_type=PatchType.JSON)
+        await on.until(lambda: settled("app:2"), "updated Pods")

@@ -1,0 +1,1 @@
+"""DaemonSet: one Pod on each node. `plan` decides (pure), `controller` writes."""

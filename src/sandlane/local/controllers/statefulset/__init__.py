@@ -1,0 +1,1 @@
+"""StatefulSet: numbered Pods, one after the other. `plan` decides (pure), `controller` writes."""
