@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from sandlane.cli.crds import CrdsNotServed, install
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import ConfigError, load_config
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         options, kubeconfig = parse(argv)
         set_up_logging(options.log_format, options.log_level)
         asyncio.run(run(options, kubeconfig))
-    except (OptionsError, ConfigError) as error:
+    except (OptionsError, ConfigError, CrdsNotServed) as error:
         print(error, file=sys.stderr)
         return 2
     except BaseExceptionGroup as group:
@@ -84,6 +85,8 @@ async def run(options: Options, kubeconfig: Path | None) -> None:
     clock, rng = SystemClock(), random.Random()
     client = Client(HttpTransport(config), clock=clock, rng=rng, qps=options.kube_api_qps, burst=options.kube_api_burst)
     try:
+        if options.install_crds:
+            await install(client, clock)
         manager = Manager(client, clock=clock, rng=rng, options=options, namespace=config.namespace)
         register(manager, options)
         await manager.run(handle_signals=True)
