@@ -8,10 +8,11 @@ from typing import Any
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request
 from sandlane.local.apiserver import protobuf
+from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.protobuf import decode as protobuf_decode
 from sandlane.local.apiserver.protobuf.reader import ProtobufError
 from sandlane.local.apiserver.resource_type import ResourceType
-from sandlane.local.apiserver.status import bad_request, too_large, unsupported_media_type
+from sandlane.local.apiserver.status import bad_request, invalid, too_large, unsupported_media_type
 from sandlane.local.apiserver.wire.bodies import (
     JSON_TYPES,
     MAX_BODY_BYTES,
@@ -69,6 +70,12 @@ def decode_object(type_: ResourceType, request: Request, *, notice: bool = True)
     kind, api_version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if kind != resource.kind or api_version != resource.api_version:
         group, _, version = str(api_version).rpartition("/")
+        if api_version == resource.api_version:
+            internal = resource.group.partition(".")[0] or "core"
+            raise bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {resource.kind}: '
+                f"converting ({version}.{kind}) to ({internal}.{resource.kind}): unknown conversion"
+            )
         gvk = f"{group}/{version}, Kind={kind}"
         wanted = f"{resource.group}/{resource.version}, Kind={resource.kind}"
         raise bad_request(f"the API version in the data ({gvk}) does not match the expected API version ({wanted})")
@@ -79,30 +86,48 @@ def decode_object(type_: ResourceType, request: Request, *, notice: bool = True)
 
 
 def check_fields(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> None:
-    """Drop unknown fields; say so as `fieldValidation` asks: an error (Strict), warnings (Warn), nothing (Ignore)."""
+    """Drop unknown fields; say so as `fieldValidation` asks: an error (Strict), warnings (Warn), nothing (Ignore).
+
+    Raises `StatusError` 400, also for a value of the wrong type.
+    """
+    fault = fields_fault(type_, obj, duplicates, mode, warnings)
+    if fault:
+        resource = type_.resource
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {fault}'
+        )
+
+
+def check_patched_fields(type_: ResourceType, obj: Object, patch: bytes, mode: str, warnings: list[str]) -> None:
+    """The same for the outcome of a patch, whose faults are those of the patch. Raises `StatusError` 422."""
+    fault = fields_fault(type_, obj, [], mode, warnings)
+    if fault:
+        shown = patch.decode("utf-8", "replace")
+        raise invalid("", "", "", [FieldError("FieldValueInvalid", "patch", shown, fault)])
+
+
+def fields_fault(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> str:
+    """Why the fields of an object cannot be taken; empty when they can."""
     try:
         unknown = type_.strategy.prune(obj)
     except DecodeError as error:
-        resource = type_.resource
-        raise bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
-        ) from error
-    if mode == "Ignore" or not (unknown or duplicates):
-        return
+        return str(error)
     texts = [f'duplicate field "{path}"' for path in duplicates] + [f'unknown field "{path}"' for path in unknown]
-    if mode == "Strict":
-        resource = type_.resource
-        text = ", ".join(texts)
-        raise bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"strict decoding error: {text}"
-        )
-    warnings += texts
+    if texts and mode == "Strict":
+        return f"strict decoding error: {', '.join(texts)}"
+    if mode == "Warn":
+        warnings += texts
+    return ""
 
 
-def validation_mode(query: dict[str, str]) -> str:
-    """`fieldValidation`, Warn by default. Raises `StatusError` 400 for others."""
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+
+
+def validation_mode(query: dict[str, str], verb: str) -> str:
+    """`fieldValidation`, Warn by default. Raises `StatusError` 422 for others."""
     mode = query.get("fieldValidation") or "Warn"
     if mode not in ("Strict", "Warn", "Ignore"):
-        raise bad_request(f'Invalid value: "{mode}": supported values: "Ignore", "Strict", "Warn"')
+        supported = ", ".join(f'"{each}"' for each in ("", "Ignore", "Strict", "Warn"))
+        fault = FieldError("FieldValueNotSupported", "fieldValidation", mode, f"supported values: {supported}")
+        raise invalid("meta.k8s.io", _OPTIONS.get(verb, "PatchOptions"), "", [fault])
     return mode

@@ -98,6 +98,7 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
         "NotAcceptable",
         "only the following media types are accepted: application/json, application/yaml, "
         "application/vnd.kubernetes.protobuf, application/json;stream=watch",
+        {},
     )
 
 

@@ -15,11 +15,18 @@ import structlog
 
 from sandlane.kube.clock import Clock
 from sandlane.kube.patch import json_patch, merge_patch, strategic
-from sandlane.kube.patch.errors import MalformedPatchError, PatchError, PatchTooLargeError
+from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError, PatchError, PatchTooLargeError
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
-from sandlane.local.apiserver.body import check_fields, decode_body, decode_object, media_type, validation_mode
+from sandlane.local.apiserver.body import (
+    check_fields,
+    check_patched_fields,
+    decode_body,
+    decode_object,
+    media_type,
+    validation_mode,
+)
 from sandlane.local.apiserver.deleter import Deleter, delete_options
 from sandlane.local.apiserver.openapi import binary as openapi_binary
 from sandlane.local.apiserver.openapi.documents import Described, OpenApi
@@ -31,6 +38,7 @@ from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import (
     StatusError,
     bad_request,
+    conflict,
     internal,
     method_not_allowed,
     no_such_path,
@@ -61,6 +69,7 @@ PATCH_TYPES = (
     "application/apply-patch+yaml",
     "application/apply-patch+cbor",
 )
+COLLECTION_VERBS = ("create", "list", "deletecollection")
 JSON = (("content-type", "application/json"),)
 
 
@@ -163,7 +172,7 @@ class ApiServer:
             return self._non_resource(request, info)
         type_ = self.registry.get(info.group, info.version, info.resource)
         if type_ is None:
-            raise no_such_path()
+            return _no_such_page() if info.group not in self.registry.groups() else _failure(no_such_path())
         query = dict(request.query)
         for handler in self.handlers:
             answer = await handler(type_, info, request, user, query)
@@ -171,7 +180,7 @@ class ApiServer:
                 return answer
         if info.subresource:
             return await self._subresource(type_, info, request, user, query)
-        if info.verb not in type_.verbs:
+        if info.verb not in type_.verbs or bool(info.name) == (info.verb in COLLECTION_VERBS):
             raise method_not_allowed()
         if (
             type_.resource.namespaced
@@ -249,7 +258,7 @@ class ApiServer:
                     ]
                 }
         if found is None:
-            raise no_such_path()
+            return _no_such_page()
         return _json(found)
 
     @property
@@ -324,6 +333,9 @@ class ApiServer:
         absent = self.store.get(type_.storage_key, Key(write.namespace, info.name)) is None
         if absent and type_.strategy.allows_create_on_update and not info.subresource:
             obj["metadata"].pop("resourceVersion", None)
+            if obj["metadata"].get("uid"):
+                why = f"Precondition failed: UID in precondition: {obj['metadata']['uid']}, UID in object meta: "
+                raise conflict(type_.resource.group, type_.resource.plural, info.name, why)
             created = await self.writer.create(write, obj, [])
             return _json(shape.one(type_, created), 201, write.warnings)
 
@@ -352,8 +364,9 @@ class ApiServer:
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
         media = media_type(request)
         if media not in PATCH_TYPES or (media == PATCH_TYPES[2] and type_.custom):
-            accepted = [each for each in PATCH_TYPES if not (type_.custom and each == PATCH_TYPES[2])]
-            raise unsupported_media_type(accepted)
+            if media not in PATCH_TYPES:
+                raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+            raise unsupported_media_type([PATCH_TYPES[0], PATCH_TYPES[1], PATCH_TYPES[3]])
         if media.startswith("application/apply-patch"):
             return await self._apply(write, type_, info, request, query, shape)
         patch = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
@@ -371,13 +384,17 @@ class ApiServer:
                 raise too_large(str(error)) from error
             except MalformedPatchError as error:
                 raise bad_request(str(error)) from error
-            except PatchError as error:
-                raise StatusError(422, "Invalid", str(error), {}) from error
+            except PatchDirectiveError as error:
+                raise StatusError(500, "", str(error)) from error
+            except PatchError as error:  # kube-apiserver does not say why
+                log.debug("patch_does_not_apply", path=request.path, error=str(error))
+                message = "the server rejected our request due to an error in our request"
+                raise StatusError(422, "Invalid", message, {}) from error
             if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
                 raise StatusError(422, "Invalid", "the patch leaves no object", {})
             new.setdefault("kind", type_.resource.kind)
             new.setdefault("apiVersion", type_.resource.api_version)
-            check_fields(type_, new, [], write.validation, write.warnings)
+            check_patched_fields(type_, new, request.body, write.validation, write.warnings)
             self._check_names(new, info, type_)
             if new["metadata"].get("resourceVersion") == version:
                 new["metadata"].pop("resourceVersion")  # the patch did not name it
@@ -519,7 +536,7 @@ class ApiServer:
             info.verb,
             query.get("fieldManager") or agent,
             "All" in dry_run,
-            validation_mode(query),
+            validation_mode(query, info.verb),
             user,
         )
 
@@ -529,6 +546,12 @@ def _scoped(type_: ResourceType, info: RequestInfo) -> RequestInfo:
     if type_.resource.namespaced:
         return info
     return RequestInfo(info.verb, info.path, info.group, info.version, info.resource, "", info.name, info.subresource)
+
+
+def _no_such_page() -> Response:
+    """What the HTTP multiplexer of kube-apiserver answers to paths that nobody knows."""
+    headers = (("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff"))
+    return Response(404, headers, b"404 page not found\n")
 
 
 def _json(body: Object, status: int = 200, warnings: list[str] | None = None, content_type: str = "") -> Response:

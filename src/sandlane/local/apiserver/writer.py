@@ -150,6 +150,8 @@ class Writer:
             old = self.decode(type_, stored)
             new = await compute(copy_json(old))
             wanted = new["metadata"].get("resourceVersion")
+            if wanted and not str(wanted).isdecimal():
+                raise StatusError(500, "", f'Invalid value: "{wanted}": strconv.ParseUint: invalid syntax')
             if wanted not in (None, "", "0") and wanted != str(stored.version):
                 raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
             try:
