@@ -21,7 +21,13 @@ class Limits(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     """The most that one container may request or be limited to."""
     requests_per_namespace: dict[str, str] = {}
     """The most that all forks of a namespace may request together."""
+
+
+class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What whoever runs Sandlane decides for all sandboxes and route groups."""
+
+    limits: Limits = Limits()
     default_ttl: str = ""
-    """TTL, from the last update, of sandboxes that set none."""
+    """TTL, from the last update, of sandboxes that set none: `<n>m|h|d|w`."""
     preview_domain: str = ""
     """Domain of the preview gateway: endpoints are served at `http://<endpoint>--<key>.<domain>`."""

@@ -62,7 +62,6 @@ class Findings(msgspec.Struct, frozen=True):
 
 def check_sandbox(name: str, namespace: str, spec: SandboxSpec, limits: Limits | None = None) -> Findings:
     """The rules of a Sandbox that can be checked without looking at the cluster."""
-    limits = limits or Limits()
     errors: list[FieldError] = []
     warnings: list[str] = []
     if len(name) > MAX_SANDBOX_NAME:
@@ -70,7 +69,7 @@ def check_sandbox(name: str, namespace: str, spec: SandboxSpec, limits: Limits |
         errors.append(FieldError("metadata.name", problem, "FieldValueTooLong"))
     errors += _key(spec.routing_key)
     errors += _ttl(spec.ttl, ("creation", "lastUpdate"))
-    if limits.forks_per_sandbox and len(spec.forks) > limits.forks_per_sandbox:
+    if limits and limits.forks_per_sandbox and len(spec.forks) > limits.forks_per_sandbox:
         problem = f"must have at most {limits.forks_per_sandbox} items"
         errors.append(FieldError("spec.forks", problem, "FieldValueTooMany"))
     replaced: dict[tuple[str, str], str] = {}
@@ -206,8 +205,8 @@ def _fork(path: str, fork: Fork, spec: SandboxSpec) -> Iterator[FieldError]:
         yield FieldError(f"{path}.customizations.replicas", "must be zero or more")
     for index, label_pattern in enumerate(fork.preserved_labels):
         where = f"{path}.preservedLabels[{index}]"
-        if (problem := pattern_problem(label_pattern)) is not None:
-            yield FieldError(where, problem)
+        if (wrong := pattern_problem(label_pattern)) is not None:
+            yield FieldError(where, wrong)
     yield from _resources(f"{path}.resources", fork.resources or {})
 
 
@@ -303,7 +302,9 @@ def _endpoints(path: str, endpoints: Iterable[Endpoint]) -> Iterator[FieldError]
         if endpoint.name in names:
             yield FieldError(f"{where}.name", f"duplicate value {endpoint.name!r}", "FieldValueDuplicate")
         names.add(endpoint.name)
-        if not re.fullmatch(fields.ENDPOINT_TARGET, endpoint.target) or not _is_port(endpoint.target.rpartition(":")[2]):
+        if not re.fullmatch(fields.ENDPOINT_TARGET, endpoint.target) or not _is_port(
+            endpoint.target.rpartition(":")[2]
+        ):
             yield FieldError(f"{where}.target", f"{endpoint.target!r} is not http://SERVICE[.NAMESPACE]:PORT")
 
 

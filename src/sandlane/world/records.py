@@ -370,6 +370,24 @@ class Pod(_Struct, frozen=True, gc=False):
 # -- around them --------------------------------------------------------------------------------------------
 
 
+class ClaimSpec(_Struct, frozen=True, gc=False):
+    """What of a claim's spec matters."""
+
+    access_modes: tuple[str, ...] | None = None
+
+
+class PersistentVolumeClaim(_Struct, frozen=True, gc=False):
+    """A PersistentVolumeClaim."""
+
+    metadata: ObjectMeta
+    spec: ClaimSpec = ClaimSpec()
+
+    @property
+    def shared(self) -> bool:
+        """Whether Pods on several nodes may use it at the same time."""
+        return any(mode.endswith("Many") for mode in self.spec.access_modes or ())
+
+
 class NamespaceStatus(_Struct, frozen=True, gc=False):
     """Active or Terminating."""
 

@@ -20,6 +20,7 @@ from sandlane.kube.resource import (
     LOCAL_WORKLOADS,
     NAMESPACES,
     NETWORK_POLICIES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     RESOURCE_QUOTAS,
     ROUTE_GROUPS,
@@ -36,6 +37,7 @@ from sandlane.world.records import (
     LocalWorkload,
     Namespace,
     NetworkPolicy,
+    PersistentVolumeClaim,
     Pod,
     ResourceQuota,
     RouteGroup,
@@ -70,6 +72,7 @@ KINDS: Mapping[str, tuple[Resource, type[Any]]] = {
     "namespaces": (NAMESPACES, Namespace),
     "network_policies": (NETWORK_POLICIES, NetworkPolicy),
     "resource_quotas": (RESOURCE_QUOTAS, ResourceQuota),
+    "claims": (PERSISTENT_VOLUME_CLAIMS, PersistentVolumeClaim),
 }
 """Which kinds the world holds, under which attribute, as which record."""
 SELECTORS: Mapping[str, str] = {"pods": MANAGED_SELECTOR}
@@ -92,6 +95,7 @@ class World:
         self.namespaces: Store[Namespace] = stores["namespaces"]
         self.network_policies: Store[NetworkPolicy] = stores["network_policies"]
         self.resource_quotas: Store[ResourceQuota] = stores["resource_quotas"]
+        self.claims: Store[PersistentVolumeClaim] = stores["claims"]
         self._index()
 
     @classmethod

@@ -1,0 +1,284 @@
+"""What a sandbox needs: `make_plan(world, sandbox)` gives the objects to have, those to keep, and what is in the way.
+
+Pure: the same world and sandbox give the same plan. What it refuses it refuses with a reason, the object and the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import msgspec
+
+from sandlane.api import reasons
+from sandlane.api.keys import routing_key
+from sandlane.api.labels import FORK_OF, SANDBOX
+from sandlane.api.limits import Limits
+from sandlane.api.types import Fork, ForkValue, WorkloadReference
+from sandlane.api.validation import check_sandbox
+from sandlane.kube.quantity import format_quantity
+from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SERVICES, Key, Object, Resource, key_of
+from sandlane.kube.store import Record
+from sandlane.sandbox import customize, names
+from sandlane.sandbox.errors import PlanError
+from sandlane.sandbox.resources import Making, make_fork, make_local_workload
+from sandlane.sandbox.services import Override, make_service, override
+from sandlane.world.records import Deployment, PodTemplate, Sandbox
+from sandlane.world.world import World
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something that is in the way, as a condition says it."""
+
+    reason: str
+    message: str
+
+
+class PlannedFork(msgspec.Struct, frozen=True):
+    """One fork: what it is made from and the objects to have for it. With a problem: what is there already is kept."""
+
+    reference: WorkloadReference
+    workload: str
+    baseline: Deployment | None = None
+    deployment: Object | None = None
+    services: tuple[Object, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    problem: Problem | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All that a sandbox needs. `refused` and `exceeded` stop everything new; what is there already is kept."""
+
+    routing_key: str
+    forks: tuple[PlannedFork, ...] = ()
+    local_workloads: tuple[Object, ...] = ()
+    refused: Problem | None = None
+    exceeded: Problem | None = None
+
+    @property
+    def objects(self) -> list[tuple[Resource, Object]]:
+        """What to apply, in order: Services first, so that Pods get their variables and names."""
+        if self.refused or self.exceeded:
+            return []
+        planned = [fork for fork in self.forks if fork.problem is None]
+        found = [(SERVICES, service) for fork in planned for service in fork.services]
+        found += [(DEPLOYMENTS, fork.deployment) for fork in planned if fork.deployment is not None]
+        return found + [(LOCAL_WORKLOADS, local) for local in self.local_workloads]
+
+    def superfluous(self, world: World, sandbox: Sandbox) -> list[tuple[Resource, Key]]:
+        """What the sandbox owns and does not ask for any more."""
+        wanted = {(resource, key_of(obj)) for resource, obj in self.objects}
+        kept = {fork.reference.name for fork in self.forks if fork.problem or self.refused or self.exceeded}
+        kept_labels = {names.label_value(name) for name in kept}
+        found: list[tuple[Resource, Key]] = []
+        owned: dict[Resource, Sequence[Record]] = {
+            DEPLOYMENTS: world.owned_deployments(sandbox.metadata),
+            SERVICES: world.owned_services(sandbox.metadata),
+            LOCAL_WORKLOADS: world.owned_local_workloads(sandbox.metadata),
+        }
+        if self.refused or self.exceeded:
+            kept_labels |= {names.label_value(local.from_.name) for local in sandbox.spec.local}
+        for resource, records in owned.items():
+            for record in records:
+                metadata = record.metadata
+                unwanted = (resource, metadata.key) not in wanted
+                if unwanted and metadata.labels.get(FORK_OF) not in kept_labels:
+                    found.append((resource, metadata.key))
+        return found
+
+
+def make_plan(world: World, sandbox: Sandbox, limits: Limits | None = None) -> Plan:
+    """Plan a sandbox that is not being deleted."""
+    limits = limits or Limits()
+    metadata, spec = sandbox.metadata, sandbox.spec
+    key = routing_key(metadata.uid, spec.routing_key)
+    findings = check_sandbox(metadata.name, metadata.namespace, spec)
+    if findings.errors:
+        return Plan(key, refused=Problem(reasons.INVALID_SPEC, findings.message), forks=_unplanned(sandbox))
+    owner = world.with_key(key)[0] if world.with_key(key) else sandbox
+    if owner.metadata.uid != metadata.uid:
+        problem = f"spec.routingKey: {type(owner).__name__} {owner.metadata.key} has the key {key!r}"
+        return Plan(key, refused=Problem(reasons.ROUTING_KEY_TAKEN, problem), forks=_unplanned(sandbox))
+    making = Making(metadata, key, spec.suspended, limits)
+    planner = _Planner(world, sandbox, making)
+    forks = tuple(planner.fork(index, fork) for index, fork in enumerate(spec.forks))
+    local = tuple(make_local_workload(making, each) for each in spec.local)
+    selected = next((fork.problem for fork in forks if _blocks_all(fork.problem)), None)
+    exceeded = next((fork.problem for fork in forks if _is_limit(fork.problem)), None)
+    exceeded = exceeded or _limit_problem(world, sandbox, forks, limits)
+    return Plan(key, forks, local, refused=selected, exceeded=exceeded)
+
+
+def _unplanned(sandbox: Sandbox) -> tuple[PlannedFork, ...]:
+    references = [fork.fork_of for fork in sandbox.spec.forks]
+    return tuple(PlannedFork(each, names.fork_name(sandbox.metadata, each.name)) for each in references)
+
+
+def _blocks_all(problem: Problem | None) -> bool:
+    return problem is not None and problem.reason == reasons.FORK_SELECTED_BY_SERVICE
+
+
+def _is_limit(problem: Problem | None) -> bool:
+    return problem is not None and problem.reason == reasons.LIMIT_EXCEEDED
+
+
+class _Planner:
+    """The forks of one sandbox."""
+
+    def __init__(self, world: World, sandbox: Sandbox, making: Making) -> None:
+        self._world = world
+        self._sandbox = sandbox
+        self._making = making
+        self._namespace = sandbox.metadata.namespace
+
+    def fork(self, index: int, fork: Fork) -> PlannedFork:
+        """Plan one fork."""
+        reference = fork.fork_of
+        name = names.fork_name(self._sandbox.metadata, reference.name)
+        path = f"spec.forks[{index}]"
+        baseline = self._world.baseline(self._namespace, reference)
+        planned = PlannedFork(reference, name, baseline)
+        if baseline is None or baseline.metadata.deleting:
+            what = f"{path}.forkOf: {reference.kind} {self._namespace}/{reference.name} does not exist"
+            return _with(planned, reasons.BASELINE_NOT_FOUND, what)
+        if baseline.metadata.controller is not None and _is_fork(baseline):
+            what = f"{path}.forkOf: {reference.name} is a fork itself; fork its baseline"
+            return _with(planned, reasons.BASELINE_NOT_FOUND, what)
+        try:
+            deployment = make_fork(
+                self._making,
+                baseline,
+                fork,
+                path=path,
+                resolve=self._resolve,
+                recreate=_recreates(self._world, baseline),
+            )
+            template = _template(deployment, path)
+            self._check_selection(deployment, path)
+            limits = self._making.limits
+            customize.check_ceilings(deployment["spec"]["template"]["spec"], limits, reference.name)
+            _check_replicas(fork, limits, path)
+        except PlanError as error:
+            return _with(planned, error.reason, error.message)
+        overrides = self._overrides(baseline, template)
+        labels = names.object_labels(self._sandbox.metadata, reference.name)
+        made = [
+            make_service(each, namespace=self._namespace, fork=name, labels=labels, owner=self._making.owner)
+            for each in overrides
+        ]
+        services = tuple(service for service in made if service is not None)
+        return msgspec.structs.replace(planned, deployment=deployment, services=services, overrides=overrides)
+
+    def _overrides(self, baseline: Deployment, template: PodTemplate) -> tuple[Override, ...]:
+        selecting = self._world.services_selecting(self._namespace, baseline.pod_labels)
+        before, after = baseline.spec.template.spec.ports(), template.spec.ports()
+        return tuple(override(self._sandbox.metadata, service, before, after) for service in selecting)
+
+    def _check_selection(self, deployment: Object, path: str) -> None:
+        """No Service of anyone else may select the fork's Pods."""
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        found = self._world.services_selecting(self._namespace, labels)
+        if found:
+            selector = ",".join(f"{key}={value}" for key, value in sorted((found[0].spec.selector or {}).items()))
+            what = f"{path}: Service {found[0].metadata.name} ({selector}) would select the fork's Pods"
+            raise PlanError(reasons.FORK_SELECTED_BY_SERVICE, what)
+
+    def _resolve(self, value: ForkValue, path: str) -> str:
+        """Where another fork of this sandbox answers: its own Service, which has the ports of the baseline's."""
+        baseline = self._world.baseline(self._namespace, value.fork_of)
+        if baseline is None:
+            problem = f"{path}.forkOf: Deployment {self._namespace}/{value.fork_of.name} does not exist"
+            raise PlanError(reasons.BASELINE_NOT_FOUND, problem)
+        services = self._world.services_selecting(self._namespace, baseline.pod_labels)
+        called = ", ".join(service.metadata.name for service in services) or "none"
+        chosen = [service for service in services if value.service in ("", service.metadata.name)]
+        if len(chosen) != 1:
+            problem = f"{path}.service: which Service of {value.fork_of.name} is not clear; there are: {called}"
+            raise PlanError(reasons.FORK_VALUE_UNRESOLVED, problem)
+        host = f"{names.service_name(self._sandbox.metadata, chosen[0].metadata.name)}.{self._namespace}.svc"
+        if value.field == "host":
+            return host
+        wanted = str(value.port)
+        ports = [port for port in chosen[0].spec.ports if wanted in ("", port.name, str(port.port))]
+        if len(ports) != 1:
+            there = ", ".join(f"{port.name or port.port}" for port in chosen[0].spec.ports)
+            problem = f"{path}.port: which port of Service {chosen[0].metadata.name} is not clear; there are: {there}"
+            raise PlanError(reasons.FORK_VALUE_UNRESOLVED, problem)
+        return str(ports[0].port) if value.field == "port" else f"{host}:{ports[0].port}"
+
+
+def _with(planned: PlannedFork, reason: str, message: str) -> PlannedFork:
+    return msgspec.structs.replace(planned, problem=Problem(reason, message))
+
+
+def _is_fork(deployment: Deployment) -> bool:
+    return SANDBOX in deployment.metadata.labels
+
+
+def _template(deployment: Object, path: str) -> PodTemplate:
+    try:
+        return msgspec.convert(deployment["spec"]["template"], PodTemplate)
+    except msgspec.ValidationError as error:
+        raise PlanError(reasons.PATCH_FAILED, f"{path}.customizations.patch: {error}") from error
+
+
+def _recreates(world: World, baseline: Deployment) -> bool:
+    """Whether no two Pods of the fork may be there at once: as its baseline says, or for a volume of one node."""
+    spec = baseline.object()["spec"]
+    if (spec.get("strategy") or {}).get("type") == "Recreate":
+        return True
+    for volume in (spec["template"].get("spec") or {}).get("volumes") or ():
+        if source := volume.get("persistentVolumeClaim"):
+            claim = world.claims.get(Key(baseline.metadata.namespace, source.get("claimName", "")))
+            if claim is None or not claim.shared:
+                return True
+    return False
+
+
+def _check_replicas(fork: Fork, limits: Limits, path: str) -> None:
+    replicas = fork.customizations.replicas
+    if limits.replicas_per_fork and replicas > limits.replicas_per_fork:
+        what = f"{path}.customizations.replicas: {replicas} is more than {limits.replicas_per_fork}"
+        raise PlanError(reasons.LIMIT_EXCEEDED, what)
+
+
+def _limit_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, ...], limits: Limits) -> Problem | None:
+    """The limit that is exceeded, if any. Older sandboxes go first, so that a new one never takes what they have."""
+    count = len(sandbox.spec.forks)
+    if limits.forks_per_sandbox and count > limits.forks_per_sandbox:
+        return Problem(reasons.LIMIT_EXCEEDED, f"spec.forks: {count} forks are more than {limits.forks_per_sandbox}")
+    namespace = sandbox.metadata.namespace
+    if limits.sandboxes_per_namespace:
+        older = sum(_before(other, sandbox) for other in world.sandboxes.list(namespace))
+        if older >= limits.sandboxes_per_namespace:
+            what = f"namespace {namespace} has {older} older sandboxes; {limits.sandboxes_per_namespace} are allowed"
+            return Problem(reasons.LIMIT_EXCEEDED, what)
+    if limits.requests_per_namespace:
+        return _requests_problem(world, sandbox, forks, limits)
+    return None
+
+
+def _before(other: Sandbox, sandbox: Sandbox) -> bool:
+    return (other.metadata.creation_timestamp, other.metadata.name) < (
+        sandbox.metadata.creation_timestamp,
+        sandbox.metadata.name,
+    )
+
+
+def _requests_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, ...], limits: Limits) -> Problem | None:
+    """Whether all forks of the namespace together would request too much."""
+    total: dict[str, Fraction] = {}
+    deployments = [fork.deployment for fork in forks if fork.deployment]
+    for other in world.sandboxes.list(sandbox.metadata.namespace):
+        if other.metadata.uid != sandbox.metadata.uid:
+            deployments += [each.object() for each in world.owned_deployments(other.metadata)]
+    for deployment in deployments:
+        spec = deployment["spec"]
+        for name, amount in customize.requests_of(spec["template"]["spec"], spec.get("replicas", 1)).items():
+            total[name] = total.get(name, Fraction()) + amount
+    for name, ceiling in sorted(limits.requests_per_namespace.items()):
+        if total.get(name, Fraction()) > customize.quantity(ceiling):
+            asked = format_quantity(total[name], "binary" if name == "memory" else "decimal")
+            what = f"the forks of namespace {sandbox.metadata.namespace} would request {name} {asked}"
+            return Problem(reasons.LIMIT_EXCEEDED, f"{what}; {ceiling} are allowed")
+    return None
