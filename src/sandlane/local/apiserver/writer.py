@@ -19,6 +19,7 @@ from sandlane.local.apiserver import metadata as meta
 from sandlane.local.apiserver.body import check_fields
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.kinds.services import AddressError, AddressPool
+from sandlane.local.apiserver.limits import Limits
 from sandlane.local.apiserver.managed_fields import managers
 from sandlane.local.apiserver.managed_fields.fieldset import DuplicateKey, FieldSet
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
@@ -95,6 +96,7 @@ class Writer:
         self.clock = clock
         self.rng = rng
         self.admission: Admission = NoAdmission()
+        self.limits = Limits(store)
         self.addresses = AddressPool(service_cidr, self._services)
 
     def _services(self) -> list[Object]:
@@ -113,11 +115,13 @@ class Writer:
         name = obj["metadata"].get("name", "")
         write.name = write.name or name
         type_.strategy.default(obj)
+        self.limits.default(type_, obj, write.namespace)
         obj = await self._mutated(write, "CREATE", obj, None)
         type_.strategy.prepare_create(obj, self)
         self._refuse(type_, obj, type_.strategy.validate_create(obj))
         write.warnings += type_.strategy.warnings(obj)
         await self.admission.validate(write, "CREATE", obj, None)
+        self.limits.check(type_, obj, None, write.namespace)
         self._allocate(type_, obj, None)
         name = obj["metadata"]["name"]
         key = Key(write.namespace, name)
@@ -180,6 +184,8 @@ class Writer:
             write.warnings += type_.strategy.warnings(new)
             self._allocate(type_, new, old)
         await self.admission.validate(write, "UPDATE", new, old)
+        if write.subresource in ("", "resize") and not new["metadata"].get("deletionTimestamp"):
+            self.limits.check(type_, new, old, write.namespace)
         if write.verb != "apply":
             self._track(write, old, new)
         new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")

@@ -73,8 +73,10 @@ def _pod_usage(pod: Object) -> dict[str, Fraction]:
 
 def _service_usage(service: Object) -> dict[str, Fraction]:
     spec = service.get("spec") or {}
-    ports = sum(1 for port in spec.get("ports") or [] if port.get("nodePort"))
-    used = {"services.nodeports": Fraction(ports)} if ports else {}
+    by_node = spec.get("type") == "NodePort" or (
+        spec.get("type") == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False
+    )
+    used = {"services.nodeports": Fraction(len(spec.get("ports") or []))} if by_node else {}
     if spec.get("type") == "LoadBalancer":
         used["services.loadbalancers"] = _ONE
     return used

@@ -1,0 +1,56 @@
+"""Built-in admission by ResourceQuota and LimitRange: what the store holds, asked by the rules of `kinds.quota`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.quota import default_from_ranges, quota_fault, range_faults
+from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
+from sandlane.local.apiserver.status import StatusError, forbidden
+from sandlane.local.apiserver.store.objects import ObjectStore
+
+_PODS: StorageKey = ("", "pods")
+_RANGES: StorageKey = ("", "limitranges")
+_QUOTAS: StorageKey = ("", "resourcequotas")
+_LIMITED = frozenset({_PODS, ("", "persistentvolumeclaims")})
+
+
+class Limits:
+    """Asks the quotas and ranges of an object's namespace. Costs nothing where there are none."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def default(self, type_: ResourceType, obj: Object, namespace: str) -> None:
+        """A new Pod's containers get the defaults of the LimitRanges."""
+        if type_.storage_key == _PODS and self._store.count(_RANGES):
+            default_from_ranges(obj, self._objects(_RANGES, namespace))
+
+    def check(self, type_: ResourceType, new: Object, old: Object | None, namespace: str) -> None:
+        """Raises `StatusError` 403 when a range or a quota refuses a new or changed object."""
+        if not type_.resource.namespaced:
+            return
+        if type_.storage_key in _LIMITED and self._store.count(_RANGES):
+            faults = range_faults(type_.resource, new, self._objects(_RANGES, namespace))
+            if faults:
+                raise _refusal(type_, new, faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
+        if self._store.count(_QUOTAS):
+            quotas = self._objects(_QUOTAS, namespace)
+
+            def live(group: str, plural: str) -> Iterable[Object]:
+                return self._objects((group, plural), namespace)
+
+            fault = quota_fault(type_.resource, new, old, quotas, live)
+            if fault is not None:
+                raise _refusal(type_, new, fault)
+
+    def _objects(self, storage: StorageKey, namespace: str) -> list[Object]:
+        return [msgspec.json.decode(stored.data) for _, stored in self._store.list(storage, namespace)]
+
+
+def _refusal(type_: ResourceType, obj: Object, why: str) -> StatusError:
+    resource = type_.resource
+    return forbidden(resource.group, resource.plural, obj["metadata"].get("name", ""), why)
