@@ -32,6 +32,7 @@ from sandlane.local.controllers.garbage.controller import GarbageController
 from sandlane.local.controllers.inventory import Inventory
 from sandlane.local.controllers.job.controller import JobController
 from sandlane.local.controllers.namespace import NamespaceController
+from sandlane.local.controllers.quota import QuotaController
 from sandlane.local.controllers.replicaset.controller import ReplicaSetController
 from sandlane.local.controllers.statefulset.controller import StatefulSetController
 from sandlane.local.restarts import RestartReporter
@@ -98,6 +99,7 @@ def set_up_controllers(manager: Manager, inventory: Inventory, authority: str) -
         NamespaceController(inventory),
         NamespaceDefaultsController(authority),
         GarbageController(inventory),
+        QuotaController(inventory),
     ):
         controller.setup_with_manager(manager)
     inventory.prepare()
