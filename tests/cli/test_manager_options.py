@@ -1,0 +1,35 @@
+"""Options of `sandlane manager`: flags win over the file, the file over defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandlane.cli.manager import parse
+from sandlane.runtime.options import OptionsError
+
+
+def test_flags_over_file_over_defaults(tmp_path: Path) -> None:
+    """Each option comes from the strongest place that names it."""
+    file = tmp_path / "config.yaml"
+    file.write_text("leaderElect: true\nconcurrentReconciles: 9\nlogLevel: debug\n")
+    options, kubeconfig = parse(
+        [
+            *("--config", str(file), "--concurrent-reconciles", "2", "--watch-namespaces", "a,b"),
+            *("--no-install-crds", "--kubeconfig", "/k", "--xds-bind-address", ":18000"),
+        ]
+    )
+    assert (options.leader_elect, options.concurrent_reconciles, options.log_level) == (True, 2, "debug")
+    assert options.watch_namespaces == ("a", "b")
+    assert options.xds_bind_address == ":18000"
+    assert options.kube_api_burst == 400
+    assert kubeconfig == Path("/k")
+
+
+def test_unknown_fields_are_refused(tmp_path: Path) -> None:
+    """A misspelt field in the file is named."""
+    file = tmp_path / "config.yaml"
+    file.write_text("leaderElectt: true\n")
+    with pytest.raises(OptionsError, match="leaderElectt"):
+        parse(["--config", str(file)])
