@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from sandlane.kube.resource import Object
+from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import StatusError
 from sandlane.local.apiserver.tables import table_columns, table_row
@@ -100,6 +103,23 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
         "application/vnd.kubernetes.protobuf, application/json;stream=watch",
         {},
     )
+
+
+Answer = TypeVar("Answer")
+_JSON_HEADER = ("content-type", "application/json")
+
+
+def in_yaml_if_asked(request: Request, answer: Answer) -> Answer | Response:
+    """The same answer in YAML when the Accept header puts that first."""
+    if not request.headers.get("accept", "").startswith("application/yaml"):
+        return answer
+    if not isinstance(answer, Response) or _JSON_HEADER not in answer.headers:
+        return answer
+    import yaml  # takes 45 ms to import, and few clients read YAML
+
+    headers = tuple(("content-type", "application/yaml") if each == _JSON_HEADER else each for each in answer.headers)
+    text = yaml.safe_dump(msgspec.json.decode(answer.body), default_flow_style=False, allow_unicode=True)
+    return Response(answer.status, headers, text.encode())
 
 
 def _media(part: str) -> tuple[str, dict[str, str]]:
