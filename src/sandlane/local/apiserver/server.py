@@ -7,7 +7,7 @@ ways to get here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError,
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
+from sandlane.local.apiserver.crd.definitions import CLEANUP, STORAGE, Definitions, DefinitionStrategy
 from sandlane.local.apiserver.body import (
     check_fields,
     check_patched_fields,
@@ -32,7 +33,7 @@ from sandlane.local.apiserver.openapi import binary as openapi_binary
 from sandlane.local.apiserver.openapi.documents import Described, OpenApi
 from sandlane.local.apiserver.reader import Reader, make_filter
 from sandlane.local.apiserver.registry import Registry
-from sandlane.local.apiserver.representation import Representation, negotiate
+from sandlane.local.apiserver.representation import Representation, in_yaml_if_asked, negotiate
 from sandlane.local.apiserver.request_info import RequestInfo, read_request
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import (
@@ -124,6 +125,10 @@ class ApiServer:
         self.reader = Reader(store, clock)
         self.writer = Writer(store, clock, rng, service_cidr)
         self.deleter = Deleter(self.writer)
+        definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        self.definitions = Definitions(store, self.registry, clock)
+        strategy = DefinitionStrategy(definitions.strategy, self.definitions)
+        self.registry.register(replace(definitions, strategy=strategy))
         self.authorize: Authorize = allow_all
         self.handlers: list[Handler] = []
         self._openapi: tuple[int, OpenApi] | None = None
@@ -158,9 +163,9 @@ class ApiServer:
     async def handle(self, request: Request, user: User = ADMIN) -> Answer:
         """Answer a request. Never raises for what a client does."""
         try:
-            return await self._handle(request, user)
+            return in_yaml_if_asked(request, await self._handle(request, user))
         except StatusError as error:
-            return _failure(error)
+            return in_yaml_if_asked(request, _failure(error))
         except Exception as error:  # the boundary: a fault of ours harms one request
             log.error("request_failed", method=request.method, path=request.path, error=repr(error), exc_info=error)
             return _failure(internal(repr(error)))
@@ -180,7 +185,7 @@ class ApiServer:
                 return answer
         if info.subresource:
             return await self._subresource(type_, info, request, user, query)
-        if info.verb not in type_.verbs or bool(info.name) == (info.verb in COLLECTION_VERBS):
+        if info.verb not in type_.verbs or (info.verb != "watch" and bool(info.name) == (info.verb in COLLECTION_VERBS)):
             raise method_not_allowed()
         if (
             type_.resource.namespaced
@@ -467,9 +472,41 @@ class ApiServer:
         write.dry_run = write.dry_run or "All" in (options.get("dryRun") or ())
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
         answer, _ = await self.deleter.delete(write, options)
+        if type_.storage_key == STORAGE and not write.dry_run:
+            await self._delete_custom_resources(answer, user)
         if answer.get("kind") != "Status":
             answer = shape.one(type_, answer)
         return _json(answer, 200, write.warnings)
+
+    async def _delete_custom_resources(self, definition: Object, user: User) -> None:
+        """The objects of a definition that is going, then the definition itself."""
+        spec = definition.get("spec")
+        type_ = self.registry.by_storage((spec["group"], spec["names"]["plural"])) if spec else None
+        for key in self.definitions.objects(definition) if type_ is not None else ():
+            assert type_ is not None
+            write = Write(type_, key.namespace, key.name, verb="delete", user=user)
+            try:
+                await self.deleter.delete(write, {})
+            except StatusError as error:
+                if error.reason != "NotFound":
+                    raise
+        await self._finish_definition(definition["metadata"]["name"])
+
+    async def _finish_definition(self, name: str) -> None:
+        """Take the finalizer off a definition that is going and has no objects left."""
+        definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+
+        async def finished(old: Object) -> Object:
+            if old["metadata"].get("deletionTimestamp") and not self.definitions.objects(old):
+                kept = [each for each in old["metadata"].get("finalizers") or () if each != CLEANUP]
+                old["metadata"]["finalizers"] = kept
+            return old
+
+        try:
+            await self.writer.modify(Write(definitions, "", name, verb="update", manager="kube-apiserver"), finished)
+        except StatusError as error:
+            if error.reason != "NotFound":
+                raise
 
     async def _delete_collection(
         self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]

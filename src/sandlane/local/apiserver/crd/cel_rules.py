@@ -1,0 +1,132 @@
+"""`x-kubernetes-validations`: CEL rules of custom resources, compiled once, run with bounded size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import cel
+import structlog
+
+from sandlane.kube.patch.values import equal_json
+from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.schema import Schema
+
+log = structlog.get_logger(__name__)
+
+MAX_EXPRESSION = 16 * 1024
+_REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
+
+
+class UnsupportedExpression(ValueError):
+    """An expression that does not compile here."""
+
+
+@lru_cache(maxsize=4096)
+def compile_rule(expression: str) -> Any:
+    """A compiled expression. Raises `UnsupportedExpression`."""
+    if len(expression) > MAX_EXPRESSION:
+        raise UnsupportedExpression(f"longer than {MAX_EXPRESSION} characters")
+    try:
+        return cel.compile(expression)
+    except ValueError as error:
+        raise UnsupportedExpression(str(error)) from error
+
+
+def rules_of(schema: Schema) -> list[Mapping[str, Any]]:
+    """The rules of one node."""
+    return list(schema.raw.get("x-kubernetes-validations") or ())
+
+
+def is_transition(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule compares with the old value."""
+    return "oldSelf" in rule["rule"]
+
+
+def has_rules(schema: Schema) -> bool:
+    """Whether a node or anything below it has rules (cached on the node)."""
+    known = schema.__dict__.get("_has_rules")
+    if known is None:
+        children = [*schema.properties.values(), schema.items, schema.additional]
+        raw = schema.raw
+        known = bool(raw.get("x-kubernetes-validations")) or any(
+            child is not None and "$ref" not in child.raw and child.raw is not raw and has_rules(child)
+            for child in children
+            if child is not None and not str(child.raw.get("description", "")).startswith("ObjectMeta is")
+        )
+        schema.__dict__["_has_rules"] = known
+    return bool(known)
+
+
+def check(value: Any, schema: Schema, path: str, errors: list[FieldError], old: Any, updating: bool) -> None:
+    """Run the rules of a value and of everything in it."""
+    if value is None or not has_rules(schema):
+        return
+    unchanged = updating and old is not None and equal_json(value, old)
+    for rule in rules_of(schema):
+        if is_transition(rule) and not rule.get("optionalOldSelf") and (not updating or old is None):
+            continue
+        if unchanged and not is_transition(rule):
+            continue  # ratcheting: what was stored stays good
+        fault = _run(rule, value, old, path)
+        if fault is not None:
+            errors.append(fault)
+    if isinstance(value, dict):
+        before = old if isinstance(old, dict) else {}
+        for name, below in value.items():
+            if not path and name == "metadata":
+                continue
+            child = schema.properties.get(name) or schema.additional
+            if child is not None:
+                check(below, child, f"{path}.{name}" if path else name, errors, before.get(name), updating)
+    elif isinstance(value, list) and schema.items is not None:
+        before_items = _correlated(old, schema) if isinstance(old, list) else {}
+        for index, item in enumerate(value):
+            key = _key(item, schema)
+            check(item, schema.items, f"{path}[{index}]", errors, before_items.get(key) if key else None, updating)
+
+
+def _key(item: Any, schema: Schema) -> str | None:
+    if schema.list_type == "map" and isinstance(item, dict):
+        return json.dumps([item.get(key) for key in schema.list_keys])
+    return None
+
+
+def _correlated(items: list[Any], schema: Schema) -> dict[str, Any]:
+    return {key: item for item in items if (key := _key(item, schema)) is not None}
+
+
+def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> FieldError | None:
+    scope: dict[str, Any] = {"self": value}
+    if is_transition(rule):
+        scope["oldSelf"] = old
+    shown: Any = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else value
+    try:
+        passed = compile_rule(rule["rule"]).execute(scope)
+    except Exception as error:  # the library raises many types for a value that does not fit an expression
+        detail = f"rule evaluation error: {error}"
+        return FieldError("FieldValueInvalid", path, shown, detail)
+    if passed is True:
+        return None
+    message = _message(rule, scope)
+    reason = rule.get("reason") or "FieldValueInvalid"
+    at = path
+    if field := rule.get("fieldPath"):
+        at = f"{path}{field}" if path else str(field).lstrip(".")
+    kind = reason if reason in _REASONS else "FieldValueInvalid"
+    return FieldError(kind, at, shown, message)
+
+
+def _message(rule: Mapping[str, Any], scope: dict[str, Any]) -> str:
+    if expression := rule.get("messageExpression"):
+        try:
+            made = compile_rule(expression).execute(scope)
+            if isinstance(made, str) and made.strip() and "\n" not in made:
+                return made.strip()
+        except Exception as error:  # falls back to the plain message, as the API says
+            log.debug("message_expression_failed", error=str(error))
+    if rule.get("message"):
+        return str(rule["message"])
+    return f"failed rule: {rule['rule']}"

@@ -1,0 +1,82 @@
+"""What the write pipeline asks of a custom resource."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandlane.kube.patch.values import equal_json
+from sandlane.kube.resource import Object, Resource
+from sandlane.local.apiserver.crd.structural import default, prune
+from sandlane.local.apiserver.crd.validation import validate
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
+from sandlane.local.apiserver.kinds.names import check_metadata, subdomain
+from sandlane.local.apiserver.schema import Schema
+from sandlane.local.apiserver.wire.conform import DecodeError, conform
+
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+
+
+class CustomStrategy:
+    """Rules of one version of a custom resource."""
+
+    has_generation = True
+    allows_create_on_update = False
+
+    def __init__(self, resource: Resource, schema: Schema, *, status: bool) -> None:
+        self._resource = resource
+        self._schema = schema
+        self._status = status
+
+    def prune(self, obj: Object) -> list[str]:
+        """Drop unknown fields; their paths. Raises `DecodeError` for metadata that is none."""
+        metadata = obj.get("metadata")
+        if not isinstance(metadata, dict):
+            raise DecodeError("metadata is not an object")
+        made, unknown = conform(metadata, _META)
+        obj["metadata"] = made
+        dropped = [] if self._schema.preserve_unknown else prune(obj, self._schema)
+        return [f"metadata.{path}" for path in unknown] + dropped
+
+    def default(self, obj: Object) -> None:
+        """Fill in defaults."""
+        body = {key: value for key, value in obj.items() if key not in ("metadata", "apiVersion", "kind")}
+        default(body, self._schema)
+        for key, value in body.items():
+            if key not in ("metadata", "apiVersion", "kind"):
+                obj[key] = value
+
+    def prepare_create(self, obj: Object, context: Any) -> None:
+        """A new object: generation 1, no status."""
+        obj["metadata"]["generation"] = 1
+        if self._status:
+            obj.pop("status", None)
+
+    def prepare_update(self, new: Object, old: Object, context: Any) -> None:
+        """The status stays; the generation rises with what is not metadata or status."""
+        if self._status:
+            if "status" in old:
+                new["status"] = old["status"]
+            else:
+                new.pop("status", None)
+        ignored = ("metadata", "status") if self._status else ("metadata",)
+        changed = not equal_json(*({k: v for k, v in each.items() if k not in ignored} for each in (new, old)))
+        new["metadata"]["generation"] = old["metadata"].get("generation", 1) + (1 if changed else 0)
+
+    def allocate(self, obj: Object, old: Object | None, context: Any) -> None:
+        """Nothing to give out."""
+
+    def validate_create(self, obj: Object) -> list[FieldError]:
+        """Faults of a new object."""
+        faults = Faults()
+        check_metadata(faults, obj, subdomain)
+        return faults.errors + validate(obj, self._schema)
+
+    def validate_update(self, new: Object, old: Object) -> list[FieldError]:
+        """Faults of a changed object."""
+        faults = Faults()
+        check_metadata(faults, new, subdomain)
+        return faults.errors + validate(new, self._schema, "", old, updating=True)
+
+    def warnings(self, obj: Object) -> list[str]:
+        """None."""
+        return []

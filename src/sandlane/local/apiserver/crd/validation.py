@@ -1,0 +1,212 @@
+"""Validation of custom resources: the value rules of their schema with the texts of kube-apiserver, and CEL rules."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sandlane.kube.patch.values import equal_json
+from sandlane.local.apiserver.crd import cel_rules
+from sandlane.local.apiserver.crd.formats import FORMATS
+from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.schema import Schema
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+
+
+def validate(
+    value: Any, schema: Schema, path: str = "", old: Any = None, *, updating: bool = False
+) -> list[FieldError]:
+    """Faults of a value. On an update a value that was as faulty before is let through (ratcheting)."""
+    errors: list[FieldError] = []
+    _check(value, schema, path, errors, old, updating)
+    if not errors:
+        cel_rules.check(value, schema, path, errors, old, updating)
+    return errors
+
+
+def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old: Any, updating: bool) -> None:
+    if updating and old is not None and equal_json(value, old):
+        return
+    raw = schema.raw
+    if value is None and schema.nullable:
+        return
+    if not _has_type(value, schema):
+        shown = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+        given = "null" if value is None else shown[type(value)]
+        wanted = "integer or string" if schema.int_or_string else schema.type
+        detail = f'{path or "<root>"} in body must be of type {wanted}: "{given}"'
+        errors.append(FieldError("FieldValueTypeInvalid", path, given, detail))
+        return
+    _check_value(value, schema, path, errors)
+    if isinstance(value, dict):
+        _check_object(value, schema, path, errors, old, updating)
+    elif isinstance(value, list):
+        _check_list(value, schema, path, errors, old, updating)
+    for branch in raw.get("allOf") or ():
+        _check(value, Schema(branch), path, errors, None, False)
+    if any_of := raw.get("anyOf"):
+        if not schema.int_or_string and not any(_fits(value, branch) for branch in any_of):
+            errors.append(
+                FieldError(
+                    "FieldValueInvalid",
+                    path,
+                    value,
+                    f"{path or '<root>'} in body must validate at least one schema (anyOf)",
+                )
+            )
+    if (one_of := raw.get("oneOf")) and sum(_fits(value, branch) for branch in one_of) != 1:
+        errors.append(
+            FieldError(
+                "FieldValueInvalid",
+                path,
+                value,
+                f"{path or '<root>'} in body must validate one and only one schema (oneOf)",
+            )
+        )
+    if (negated := raw.get("not")) is not None and _fits(value, negated):
+        errors.append(
+            FieldError(
+                "FieldValueInvalid", path, value, f"{path or '<root>'} in body must not validate the schema (not)"
+            )
+        )
+
+
+def _fits(value: Any, raw: Mapping[str, Any]) -> bool:
+    found: list[FieldError] = []
+    _check(value, Schema(raw), "", found, None, False)
+    return not found
+
+
+def _has_type(value: Any, schema: Schema) -> bool:
+    if schema.int_or_string:
+        return isinstance(value, (int, str)) and not isinstance(value, bool)
+    if not schema.type:
+        return True
+    if isinstance(value, bool):
+        return schema.type == "boolean"
+    if schema.type == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[schema.type])
+
+
+def _check_value(value: Any, schema: Schema, path: str, errors: list[FieldError]) -> None:
+    raw = schema.raw
+    if schema.enum and not any(equal_json(value, allowed) for allowed in schema.enum):
+        supported = ", ".join(json.dumps(each) for each in schema.enum)
+        errors.append(FieldError("FieldValueNotSupported", path, value, f"supported values: {supported}"))
+    at = path or "<root>"
+
+    def invalid(detail: str) -> None:
+        errors.append(FieldError("FieldValueInvalid", path, value, f"{at} in body {detail}"))
+
+    if isinstance(value, str):
+        if (limit := raw.get("maxLength")) is not None and len(value) > limit:
+            errors.append(FieldError("FieldValueTooLong", path, None, f"may not be more than {limit} bytes"))
+        if (limit := raw.get("minLength")) is not None and len(value) < limit:
+            invalid(f"should be at least {limit} chars long")
+        if (pattern := raw.get("pattern")) is not None and not re.search(pattern, value):
+            invalid(f"should match '{pattern}'")
+        check = FORMATS.get(schema.format)
+        if check is not None and not check(value):
+            invalid(f'must be of type {schema.format}: "{value}"')
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high = raw.get("minimum"), raw.get("maximum")
+        if low is not None and (value < low or (raw.get("exclusiveMinimum") and value == low)):
+            invalid(f"should be greater than {'' if raw.get('exclusiveMinimum') else 'or equal to '}{low}")
+        if high is not None and (value > high or (raw.get("exclusiveMaximum") and value == high)):
+            invalid(f"should be less than {'' if raw.get('exclusiveMaximum') else 'or equal to '}{high}")
+        multiple = raw.get("multipleOf")
+        if multiple and value % multiple:
+            invalid(f"should be a multiple of {multiple}")
+
+
+def _check_object(
+    value: dict[str, Any], schema: Schema, path: str, errors: list[FieldError], old: Any, updating: bool
+) -> None:
+    raw = schema.raw
+    for name in raw.get("required") or ():
+        if name not in value:
+            errors.append(FieldError("FieldValueRequired", f"{path}.{name}" if path else name, None, ""))
+    if (limit := raw.get("maxProperties")) is not None and len(value) > limit:
+        errors.append(FieldError("FieldValueTooMany", path, len(value), f"must have at most {limit} items"))
+    if (limit := raw.get("minProperties")) is not None and len(value) < limit:
+        errors.append(
+            FieldError(
+                "FieldValueInvalid",
+                path,
+                len(value),
+                f"{path or '<root>'} in body should have at least {limit} properties",
+            )
+        )
+    before = old if isinstance(old, dict) else {}
+    for name, below in value.items():
+        if not path and name == "metadata":
+            continue
+        child = schema.properties.get(name)
+        at = f"{path}.{name}" if path else name
+        if child is None:
+            child = schema.additional
+        if child is not None and "$ref" not in child.raw:
+            _check(below, child, at, errors, before.get(name), updating)
+
+
+def _check_list(
+    value: list[Any], schema: Schema, path: str, errors: list[FieldError], old: Any, updating: bool
+) -> None:
+    raw = schema.raw
+    if (limit := raw.get("maxItems")) is not None and len(value) > limit:
+        errors.append(FieldError("FieldValueTooMany", path, len(value), f"must have at most {limit} items"))
+    if (limit := raw.get("minItems")) is not None and len(value) < limit:
+        errors.append(
+            FieldError("FieldValueInvalid", path, len(value), f"{path} in body should have at least {limit} items")
+        )
+    if raw.get("uniqueItems"):
+        _check_unique(value, value, path, errors)
+    if schema.list_type == "set":
+        _check_unique(value, value, path, errors)
+    elif schema.list_type == "map":
+        defaults = schema.items.properties if schema.items else {}
+        keys = [
+            {
+                key: item.get(key, defaults[key].default if key in defaults else None)
+                for key in schema.list_keys
+                if key in item or key in defaults
+            }
+            for item in value
+            if isinstance(item, dict)
+        ]
+        _check_unique(keys, keys, path, errors)
+    if schema.items is None:
+        return
+    before = _by_key(old, schema) if isinstance(old, list) else {}
+    for index, item in enumerate(value):
+        _check(item, schema.items, f"{path}[{index}]", errors, before.get(_key(item, schema, index)), updating)
+
+
+def _check_unique(values: list[Any], shown: list[Any], path: str, errors: list[FieldError]) -> None:
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        text = json.dumps(value, sort_keys=True, default=str)
+        if text in seen:
+            errors.append(FieldError("FieldValueDuplicate", f"{path}[{index}]", shown[index]))
+        seen.add(text)
+
+
+def _key(item: Any, schema: Schema, index: int) -> str:
+    if schema.list_type == "map" and isinstance(item, dict):
+        return json.dumps([item.get(key) for key in schema.list_keys])
+    return str(index) if schema.list_type != "set" else json.dumps(item, sort_keys=True)
+
+
+def _by_key(items: list[Any], schema: Schema) -> dict[str, Any]:
+    return {_key(item, schema, index): item for index, item in enumerate(items)}
