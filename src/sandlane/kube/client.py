@@ -51,9 +51,21 @@ class Bucket:
         self._filled = now
         return max(0.0, -self._tokens / self._rate)
 
+    def try_take(self) -> bool:
+        """Take one if it may be used at once."""
+        if self.take() <= 0:
+            return True
+        self._tokens += 1
+        return False
 
-Guard = Callable[[Request], None]
-"""Called before each send; raises to stop it (a leader that has lost its Lease must not write)."""
+
+Guard = Callable[[Request], float | None]
+"""Called before each send; raises to stop it (a leader that has lost its Lease must not write), and gives the seconds
+within which the request must be over, or None."""
+
+
+Observer = Callable[[Request, int, float], None]
+"""Told of each request: its status (0: no answer) and the seconds that it took."""
 
 
 class PatchType(StrEnum):
@@ -118,14 +130,14 @@ class Client:
         user_agent: str = "sandlane",
         qps: float | None = None,
         burst: int = 200,
-        observe: Callable[[Request, int, float], None] = lambda request, status, seconds: None,
+        observe: Observer = lambda request, status, seconds: None,
     ) -> None:
         self.transport = transport
         self._clock = clock
         self._rng = rng
         self._user_agent = user_agent
         self._bucket = None if qps is None else Bucket(clock, qps, burst)
-        self._observe = observe
+        self.observe = observe
         self.guard: Guard | None = None
 
     def unguarded(self) -> Client:
@@ -311,10 +323,10 @@ class Client:
     async def stream(self, request: Request, *, timeout: float = REQUEST_TIMEOUT) -> AsyncIterator[Stream]:
         """An answer to be read piece by piece. Not retried."""
         await self._take_token()
-        request = self._complete(request)
+        request, limit = self._complete(request)
         started = self._clock.monotonic()
-        async with self.transport.stream(request, timeout=timeout) as stream:
-            self._observe(request, stream.status, self._clock.monotonic() - started)
+        async with self.transport.stream(request, timeout=min(timeout, limit)) as stream:
+            self.observe(request, stream.status, self._clock.monotonic() - started)
             if stream.status >= 400:
                 body = b"".join([chunk async for chunk in stream.chunks()])
                 raise error_from_response(Response(stream.status, stream.headers, body))
@@ -328,7 +340,7 @@ class Client:
         if not isinstance(self.transport, WebSocketTransport):
             raise KubeError(f"{request.path}: {type(self.transport).__name__} makes no WebSockets")
         await self._take_token()
-        async with self.transport.websocket(self._complete(request), protocols=protocols, timeout=timeout) as socket:
+        async with self.transport.websocket(self._complete(request)[0], protocols=protocols, timeout=timeout) as socket:
             yield socket
 
     async def close(self) -> None:
@@ -364,19 +376,23 @@ class Client:
 
     async def _send(self, request: Request, timeout: float) -> Response:
         await self._take_token()
-        request = self._complete(request)
+        request, limit = self._complete(request)
         started = self._clock.monotonic()
-        response = await self.transport.send(request, timeout=timeout)
-        self._observe(request, response.status, self._clock.monotonic() - started)
+        try:
+            response = await self.transport.send(request, timeout=min(timeout, limit))
+        except TransportError:
+            self.observe(request, 0, self._clock.monotonic() - started)
+            raise
+        self.observe(request, response.status, self._clock.monotonic() - started)
         if response.status >= 400:
             raise error_from_response(response)
         return response
 
-    def _complete(self, request: Request) -> Request:
-        if self.guard is not None:
-            self.guard(request)
+    def _complete(self, request: Request) -> tuple[Request, float]:
+        """The request as it is sent, and the seconds that it may take at most."""
+        limit = self.guard(request) if self.guard is not None else None
         headers: Mapping[str, str] = {"user-agent": self._user_agent} | dict(request.headers)
-        return msgspec.structs.replace(request, headers=headers)
+        return msgspec.structs.replace(request, headers=headers), float("inf") if limit is None else limit
 
     async def _retrying(self, resend: bool, send: Callable[[], Awaitable[Response]]) -> Response:
         delay = FIRST_DELAY

@@ -1,26 +1,32 @@
 """Leader election by a Lease: one manager writes, the others wait with warm caches.
 
 A Lease does not fence. So the leader stops writing `renew_deadline` after its last renewal, before the Lease can be
-another's: `LeaderElector.guard` is asked before each send. On a clean exit the Lease is released, so that the next
-one takes over at once.
+another's: `LeaderElector.guard` is asked before each send and bounds how long the request may take. On a clean exit the
+Lease is released, so that the next one takes over at once. The clock is monotonic and our own: neither a jump of the
+time of day nor another machine's clock matters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from sandlane.kube.client import Client, Random
-from sandlane.kube.clock import Clock, micro_timestamp
+from sandlane.kube.clock import Clock, micro_timestamp, within
 from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from sandlane.kube.resource import LEASES, Object
 from sandlane.kube.transport import Request
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 READS = ("GET", "HEAD")
+REVIEWS = ("/subjectaccessreviews", "/tokenreviews", "/selfsubjectaccessreviews")
+"""Questions that are asked by POST."""
 
 
 class LeaseOptions(msgspec.Struct, frozen=True):
@@ -34,7 +40,7 @@ class LeaseOptions(msgspec.Struct, frozen=True):
     retry_period: float = 2.0
 
 
-class NotLeading(Exception):
+class NotLeading(KubeError):
     """A write was stopped because this process is not, or no longer, the leader."""
 
 
@@ -42,7 +48,7 @@ class LeaderElector:
     """Acquires and renews the Lease. `run` returns when leadership is lost after it had been won."""
 
     def __init__(self, client: Client, options: LeaseOptions, clock: Clock, rng: Random) -> None:
-        self._client = client
+        self._client = client.unguarded()
         self._options = options
         self._clock = clock
         self._rng = rng
@@ -55,13 +61,16 @@ class LeaderElector:
         """Whether this process may write now."""
         return self._renewed is not None and self._clock.monotonic() < self._renewed + self._options.renew_deadline
 
-    def guard(self, request: Request) -> None:
-        """Stop a write that is not allowed (now). Reads and the Lease itself pass. Raises `NotLeading`."""
-        if request.method in READS or self.leading or f"/{LEASES.plural}/" in request.path + "/":
-            return
-        if request.path.endswith(("/subjectaccessreviews", "/tokenreviews")):
-            return
-        raise NotLeading(f"{request.method} {request.path}: this manager is not the leader")
+    def guard(self, request: Request) -> float | None:
+        """Stop a write that is not allowed (now); reads and reviews pass. Raises `NotLeading`.
+
+        Gives the seconds until the Lease can be another's: a write that takes longer is given up.
+        """
+        if request.method in READS or request.path.endswith(REVIEWS):
+            return None
+        if self._renewed is None or not self.leading:
+            raise NotLeading(f"{request.method} {request.path}: this manager is not the leader")
+        return self._renewed + self._options.duration - self._clock.monotonic()
 
     async def run(self, on_lead: Callable[[], None]) -> None:
         """Compete until won, call `on_lead`, renew until lost. Cancel it to stop; then call `release`."""
@@ -75,43 +84,47 @@ class LeaderElector:
         log.error("leadership_lost", lease=self._options.name, identity=self._options.identity)
 
     async def release(self) -> None:
-        """Give the Lease up, if it is held."""
+        """Give the Lease up, if it is held. Nothing may be written after this."""
         if not self.leading or self._lease is None:
             return
-        spec = self._lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
         self._renewed = None
+        now = micro_timestamp(self._clock.now())
+        spec = self._lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}
         try:
-            await self._client.replace(LEASES, self._lease | {"spec": spec})
-        except KubeError as error:
+            await self._bounded(self._client.replace(LEASES, self._lease | {"spec": spec}))
+        except (KubeError, TimeoutError) as error:
             log.warning("lease_not_released", error=str(error))
 
     async def _attempt(self) -> bool:
-        """Try to take or to renew the Lease once."""
+        """Try to take or to renew the Lease once; whether we lead."""
         started = self._clock.monotonic()
         try:
-            lease = await self._read()
-            if lease is None:
-                written = await self._client.create(LEASES, self._mine(None))
-            elif self._may_take(lease):
-                written = await self._client.replace(LEASES, self._mine(lease))
-            else:
-                self._renewed = None
-                return False
+            written = await self._bounded(self._take())
         except (AlreadyExists, Conflict) as error:
             log.info("lease_contended", error=str(error))
             return self.leading
-        except KubeError as error:
+        except (KubeError, TimeoutError) as error:
             log.warning("lease_unreachable", error=str(error))
             return self.leading
-        # The time before the request counts: the server may have taken any moment since.
+        if written is None:
+            self._renewed = None
+            return False
+        # The time before the request counts: the server may have taken it at any moment since.
         self._renewed, self._lease = started, written
-        return True
+        return self.leading
 
-    async def _read(self) -> Object | None:
+    async def _take(self) -> Object | None:
+        """Write the Lease as ours; None when it is another's."""
         try:
-            return await self._client.get(LEASES, self._options.name, self._options.namespace)
+            lease = await self._client.get(LEASES, self._options.name, self._options.namespace)
         except NotFound:
+            return await self._client.create(LEASES, self._mine(None))
+        if not self._may_take(lease):
             return None
+        return await self._client.replace(LEASES, self._mine(lease))
+
+    async def _bounded(self, work: Awaitable[T]) -> T:
+        return await within(self._clock, self._options.renew_deadline / 2, work)
 
     def _may_take(self, lease: Object) -> bool:
         """Ours, released, or not renewed by its holder for its whole duration as seen by *our* clock."""

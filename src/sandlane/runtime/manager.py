@@ -12,23 +12,29 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
-from sandlane.kube.cache import SILENCE, Cache
+from sandlane.kube.cache import Cache
 from sandlane.kube.client import Client, Random
-from sandlane.kube.clock import Clock
+from sandlane.kube.clock import Clock, within
+from sandlane.kube.transport import Request
 from sandlane.runtime.controller import Controller
-from sandlane.runtime.health import health_app, metrics_app, serve
+from sandlane.runtime.health import MetricsAuth, health_app, metrics_app, serve
 from sandlane.runtime.leader import LeaderElector, LeaseOptions
 from sandlane.runtime.metrics import Metrics
 from sandlane.runtime.options import ManagerOptions
 from sandlane.runtime.recorder import EventRecorder
+from sandlane.runtime.tracing import Tracer
 
 log = structlog.get_logger(__name__)
 
 Runnable = Callable[[], Awaitable[None]]
-SYNC_TIMEOUT = 120.0
+SYNC_PATIENCE = 60.0
+"""Seconds of waiting for the first lists after which it is said which ones are late."""
+NO_ATTEMPT = 600.0
+"""Seconds without an attempt of a watch after which its task counts as stuck."""
 
 
 class LeadershipLost(RuntimeError):
@@ -48,6 +54,8 @@ class Manager:
         name: str = "sandlane",
         namespace: str = "default",
         cache: Cache | None = None,
+        tracer: Tracer | None = None,
+        identity: str = "",
     ) -> None:
         self.client = client
         self.clock = clock
@@ -55,15 +63,18 @@ class Manager:
         self.options = options or ManagerOptions()
         self.name = name
         self.namespace = self.options.leader_election_namespace or namespace
-        self.identity = f"{socket.gethostname()}_{os.getpid()}"
+        self.identity = identity or f"{socket.gethostname()}_{os.getpid()}_{int(rng.random() * 2**48):012x}"
+        self.tracer = tracer
         self.cache = cache or Cache(client, clock=clock, rng=rng, namespaces=self.options.watch_namespaces)
-        self.recorder = EventRecorder(client, clock, name, self.identity)
         self.metrics = Metrics()
+        self.recorder = EventRecorder(client, clock, name, self.identity, dropped=self.metrics.events_dropped.add)
+        self.addresses: dict[str, tuple[str, int]] = {}
         self.leading = asyncio.Event()
         self.ready = asyncio.Event()
         self._controllers: list[Controller] = []
         self._runnables: list[tuple[Runnable, bool]] = []
         self._stop = asyncio.Event()
+        self._observe_requests()
         self._gauges()
 
     def add_controller(self, controller: Controller) -> None:
@@ -83,9 +94,9 @@ class Manager:
         found = [problem for controller in self._controllers for problem in controller.stuck()]
         now = self.clock.monotonic()
         for informer in self.cache.informers():
-            silent = now - informer.last_heard
-            if informer.synced.is_set() and silent > 10 * SILENCE:
-                found.append(f"watch of {informer.resource.plural}: nothing for {silent:.0f} s")
+            idle = now - max(informer.last_heard, informer.last_attempt)
+            if idle > NO_ATTEMPT:
+                found.append(f"watch of {informer.resource.plural}: no attempt for {idle:.0f} s")
         return found
 
     def not_ready(self) -> list[str]:
@@ -96,16 +107,21 @@ class Manager:
             if not informer.synced.is_set()
         ]
 
+    @property
+    def idle(self) -> bool:
+        """Whether no controller has anything queued or in work (delayed keys may wait)."""
+        return all(controller.queue.quiet for controller in self._controllers)
+
     async def run(self, *, handle_signals: bool = False) -> None:
-        """Run until stopped. Raises `LeadershipLost`, or what made a task die."""
+        """Run until stopped. Raises `LeadershipLost`, or what made a task die (in an `ExceptionGroup`).
+
+        `handle_signals`: the process is the manager's: SIGTERM and SIGINT end it, its garbage collector is tuned.
+        """
         async with AsyncExitStack() as stack:
             if handle_signals:
                 self._handle_signals(stack)
-            if self.options.health_probe_bind_address:
-                app = health_app(self.problems, self.not_ready)
-                await serve(stack, app, self.options.health_probe_bind_address)
-            if self.options.metrics_bind_address:
-                await serve(stack, metrics_app(self.metrics), self.options.metrics_bind_address)
+                self.cache.tune_collector = True
+            await self._serve(stack)
             elector = self._elector() if self.options.leader_elect else None
             async with asyncio.TaskGroup() as tasks:
                 main = tasks.create_task(self._main(elector), name="manager")
@@ -114,6 +130,15 @@ class Manager:
             if elector is not None:
                 await elector.release()
             log.info("stopped")
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        if self.options.health_probe_bind_address:
+            app = health_app(self.problems, self.not_ready)
+            self.addresses["health"] = await serve(stack, app, self.options.health_probe_bind_address)
+        if self.options.metrics_bind_address:
+            auth = MetricsAuth(self.client, self.clock) if self.options.metrics_auth else None
+            app = metrics_app(self.metrics, auth)
+            self.addresses["metrics"] = await serve(stack, app, self.options.metrics_bind_address)
 
     def _elector(self) -> LeaderElector:
         lease = LeaseOptions(self.options.leader_election_id, self.namespace, self.identity)
@@ -127,7 +152,7 @@ class Manager:
             for runnable, needs_leader in self._runnables:
                 if not needs_leader:
                     tasks.create_task(_awaited(runnable), name=getattr(runnable, "__qualname__", "runnable"))
-            await self.cache.wait_synced(SYNC_TIMEOUT)
+            await self._synced()
             self.ready.set()
             log.info("ready", kinds=len(self.cache.informers()))
             if elector is not None:
@@ -142,8 +167,19 @@ class Manager:
             for controller in self._controllers:
                 tasks.create_task(controller.run(), name=controller.name)
 
+    async def _synced(self) -> None:
+        """Wait for the first lists, however long the API server is away; say which ones are late."""
+        while True:
+            try:
+                await self.cache.wait_synced(SYNC_PATIENCE)
+            except TimeoutError as error:
+                log.warning("still_waiting", error=str(error))
+            else:
+                return
+
     async def _elect(self, elector: LeaderElector) -> None:
         await elector.run(self._lead)
+        self.metrics.leader.labels(self.options.leader_election_id).set(0)
         raise LeadershipLost("the Lease could not be renewed in time")
 
     def _lead(self) -> None:
@@ -155,12 +191,17 @@ class Manager:
         log.info("stopping")
         for controller in self._controllers:
             controller.queue.close()
-        deadline = self.clock.monotonic() + self.options.graceful_shutdown_seconds
-        while any(controller.started for controller in self._controllers) and self.clock.monotonic() < deadline:
-            await self.clock.sleep(0.02)
+        try:
+            await within(self.clock, self.options.graceful_shutdown_seconds, self._drained())
+        except TimeoutError:
+            log.warning("reconciles_cut_short", seconds=self.options.graceful_shutdown_seconds)
+        main.cancel()
+
+    async def _drained(self) -> None:
+        for controller in self._controllers:
+            await controller.queue.drained()
         if self.leading.is_set():
             await self.recorder.flush()
-        main.cancel()
 
     def _handle_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
@@ -175,19 +216,37 @@ class Manager:
             loop.add_signal_handler(number, on_signal)
             stack.callback(loop.remove_signal_handler, number)
 
-    def _gauges(self) -> None:
-        def depth() -> dict[str, float]:
-            return {controller.name: len(controller.queue) for controller in self._controllers}
+    def _observe_requests(self) -> None:
+        """Count the client's requests, for whoever watched them before as well."""
+        before = self.client.observe
 
-        for name in ("work_queue_depth", "workqueue_depth"):
-            label = "controller" if name == "work_queue_depth" else "name"
-            self.metrics.gauge(name, "Keys waiting.", label, depth)
-        self.metrics.gauge(
-            "controller_runtime_active_workers",
-            "Keys in work.",
-            "controller",
-            lambda: {controller.name: controller.queue.active for controller in self._controllers},
+        def observe(request: Request, status: int, seconds: float) -> None:
+            before(request, status, seconds)
+            self.metrics.requested(request, status, seconds)
+
+        self.client.observe = observe
+
+    def _gauges(self) -> None:
+        def per_controller(name: str, help_text: str, read: Callable[[Controller], float]) -> None:
+            label = "name" if name.startswith("workqueue_") else "controller"
+            self.metrics.gauge(
+                name, help_text, label, lambda: {controller.name: read(controller) for controller in self._controllers}
+            )
+
+        def busy(controller: Controller) -> list[float]:
+            now = self.clock.monotonic()
+            return [now - since for since in controller.queue.active.values()]
+
+        per_controller("work_queue_depth", "Keys waiting.", lambda c: len(c.queue))
+        per_controller("workqueue_depth", "Keys waiting.", lambda c: len(c.queue))
+        per_controller("workqueue_adds_total", "Keys queued so far.", lambda c: c.queue.adds)
+        per_controller("workqueue_retries_total", "Keys queued after a failure.", lambda c: c.queue.retries)
+        per_controller("workqueue_unfinished_work_seconds", "Seconds of work under way.", lambda c: sum(busy(c)))
+        per_controller(
+            "workqueue_longest_running_processor_seconds", "The longest of it.", lambda c: max(busy(c), default=0)
         )
+        per_controller("controller_runtime_active_workers", "Keys in work.", lambda c: len(c.queue.active))
+        per_controller("controller_runtime_max_concurrent_reconciles", "Workers.", lambda c: c.workers)
         self.metrics.gauge(
             "cache_objects",
             "Objects in the cache.",
@@ -203,6 +262,12 @@ class Manager:
                 for informer in self.cache.informers()
             },
         )
+        for count in ("lists", "watches", "silent", "undecodable"):
+            name = f"cache_{count}_total"
+            self.metrics.gauge(name, f"Of the cache: {count}, so far.", "resource", partial(self._cache_count, count))
+
+    def _cache_count(self, count: str) -> dict[str, float]:
+        return {informer.resource.plural: informer.counts[count] for informer in self.cache.informers()}
 
 
 async def _awaited(runnable: Runnable) -> None:

@@ -20,6 +20,7 @@ class ManagerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     leader_elect: bool = False
     leader_election_id: str = "sandlane-manager"
     leader_election_namespace: str = ""
+    webhook_host: str = ""
     webhook_port: int = 0
     webhook_cert_dir: str = ""
     watch_namespaces: tuple[str, ...] = ()
@@ -27,6 +28,9 @@ class ManagerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     kube_api_burst: int = 400
     concurrent_reconciles: int = 4
     graceful_shutdown_seconds: float = 30.0
+    resync_seconds: float = 36_000.0
+    metrics_auth: bool = False
+    tracing: bool = False
     log_format: str = "json"
     log_level: str = "info"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandlane.kube.cache import Change
-from sandlane.runtime.controller import Predicate
+from sandlane.kube.informer import Change
+from sandlane.runtime.builder import Predicate
 
 
 def generation_changed(change: Change[Any]) -> bool:

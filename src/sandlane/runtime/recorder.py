@@ -2,17 +2,20 @@
 
 Recording never blocks and never fails a reconcile: events wait in a bounded line and are written by
 `EventRecorder.run`. The same event about the same object becomes a series of the first one instead of a new object.
+Each object has a budget (25 at once, then one in five minutes, as in client-go), so that no flapping object floods the
+cluster with events.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from sandlane.kube.client import Client, PatchType
+from sandlane.kube.client import Bucket, Client, PatchType
 from sandlane.kube.clock import Clock, micro_timestamp
 from sandlane.kube.errors import KubeError, NotFound
 from sandlane.kube.metadata import ObjectMeta
@@ -25,6 +28,8 @@ WARNING = "Warning"
 WAITING = 1000
 SERIES = 4096
 SERIES_SECONDS = 360.0
+BURST = 25
+PER_SECOND = 1 / 300
 
 
 class _Recorded(msgspec.Struct):
@@ -36,13 +41,23 @@ class _Recorded(msgspec.Struct):
 class EventRecorder:
     """Records events as one reporting controller."""
 
-    def __init__(self, client: Client, clock: Clock, component: str, instance: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        component: str,
+        instance: str,
+        *,
+        dropped: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
         self._clock = clock
         self._component = component
         self._instance = instance
         self._waiting: deque[tuple[tuple[str, ...], Object]] = deque()
+        self._on_drop = dropped
         self._dropped = 0
+        self._budgets: OrderedDict[str, Bucket] = OrderedDict()
         self._wake = asyncio.Event()
         self._known: OrderedDict[tuple[str, ...], _Recorded] = OrderedDict()
         self._sequence = 0
@@ -50,10 +65,15 @@ class EventRecorder:
     def event(
         self, resource: Resource, about: ObjectMeta, reason: str, message: str, *, kind: str = NORMAL, action: str = ""
     ) -> None:
-        """Record that something happened to an object. The oldest waiting event is dropped when too many wait."""
+        """Record that something happened to an object. Dropped, and counted, when that object had too many already;
+        the oldest waiting event is dropped when too many wait.
+        """
+        if not self._allowed(about):
+            self._drop()
+            return
         if len(self._waiting) >= WAITING:
             self._waiting.popleft()
-            self._dropped += 1
+            self._drop()
         regarding = {
             "apiVersion": resource.api_version,
             "kind": resource.kind,
@@ -82,6 +102,18 @@ class EventRecorder:
         }
         self._waiting.append(((about.uid, kind, reason, message), event))
         self._wake.set()
+
+    def _allowed(self, about: ObjectMeta) -> bool:
+        budget = self._budgets.get(about.uid)
+        if budget is None:
+            budget = self._budgets[about.uid] = Bucket(self._clock, PER_SECOND, BURST)
+            if len(self._budgets) > SERIES:
+                self._budgets.popitem(last=False)
+        return budget.try_take()
+
+    def _drop(self) -> None:
+        self._dropped += 1
+        self._on_drop()
 
     async def run(self) -> None:
         """Write events until cancelled."""
