@@ -35,8 +35,12 @@ from sandlane.local.controllers.namespace import NamespaceController
 from sandlane.local.controllers.quota import QuotaController
 from sandlane.local.controllers.replicaset.controller import ReplicaSetController
 from sandlane.local.controllers.statefulset.controller import StatefulSetController
+from sandlane.local.proxy.bootstrap import NODE as PROXY
+from sandlane.local.proxy.ports import first_bindable_port
+from sandlane.local.proxy.proxy import ServiceProxy
 from sandlane.local.restarts import RestartReporter
 from sandlane.local.settings import DataDir, DataDirError, Settings
+from sandlane.routing.envoy.server import XdsServer
 from sandlane.runtime.health import health_app, serve
 from sandlane.runtime.logging import set_up_logging
 from sandlane.runtime.manager import Manager
@@ -79,10 +83,17 @@ async def run(data: DataDir, settings: Settings, config: Config, images: Path | 
         restarts = RestartReporter(data.status, manager.cache.informer(NODES), manager.recorder, clock)
         manager.add_runnable(restarts.run, needs_leader=True)
 
-        def not_ready() -> Iterable[str]:
-            return [*manager.not_ready()]
+        xds = XdsServer()
+        proxy = ServiceProxy(manager.cache, lambda resources: xds.publish(PROXY, resources), first_bindable_port())
+        manager.add_runnable(proxy.run)
 
-        await serve(stack, _health(manager, not_ready, lambda: []), _join(settings.agent_health))
+        def proxy_problems() -> list[str]:
+            if not xds.clients(PROXY):
+                return ["Envoy is not connected"]
+            return ["Envoy does not serve the latest Services yet"] if xds.behind(PROXY) else []
+
+        await stack.enter_async_context(xds.listen(_join(settings.agent_xds)))
+        await serve(stack, _health(manager, manager.not_ready, proxy_problems), _join(settings.agent_health))
         await _server_listens(settings, clock)
         await manager.run(handle_signals=True)
 

@@ -1,0 +1,173 @@
+"""The delta ADS server: gives every connected Envoy the resources of its group, and knows who serves what.
+
+A client's group is its node's cluster name. `XdsServer.publish` replaces a group's resources; every stream of the group
+then gets the difference. Each stream is one gRPC call with one task of its own, which ends with the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+import structlog
+from envoy.service.discovery.v3 import discovery_pb2
+
+from sandlane.routing.envoy.delta import DeltaRequest, DeltaResponse, DeltaStream, Encoded, Refusal, Snapshot
+
+log = structlog.get_logger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # else two servers would silently share a port
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+]
+
+
+@dataclass
+class Client:
+    """A connected Envoy."""
+
+    node: str
+    group: str
+    stream: DeltaStream = field(default_factory=DeltaStream)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class XdsServer:
+    """Publishes resources to groups of clients. `listen` serves them."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[str, Snapshot] = {}
+        self._clients: list[Client] = []
+        self._listeners: list[Callable[[str], None]] = []
+
+    def publish(self, group: str, resources: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Replace a group's resources: type URL -> name -> encoded message."""
+        self._snapshots[group] = Snapshot(resources, self._snapshots.get(group))
+        for client in self._clients:
+            if client.group == group:
+                client.wake.set()
+
+    def withdraw(self, group: str) -> None:
+        """Forget a group; its clients keep what they have."""
+        self._snapshots.pop(group, None)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with a group whenever one of its clients came, went, confirmed or refused something."""
+        self._listeners.append(listener)
+
+    def clients(self, group: str) -> list[Client]:
+        """The connected clients of a group."""
+        return [client for client in self._clients if client.group == group]
+
+    def behind(self, group: str) -> list[str]:
+        """Node ids of the clients of a group that do not (yet) hold exactly what is published."""
+        snapshot = self._snapshots.get(group)
+        return [c.node for c in self.clients(group) if snapshot is None or not c.stream.serves(snapshot)]
+
+    @asynccontextmanager
+    async def listen(self, address: str) -> AsyncIterator[int]:
+        """Serve at `host:port`; gives the port. Raises `OSError` when the address cannot be had."""
+        server = grpc.aio.server(options=_OPTIONS)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._serve,
+            request_deserializer=discovery_pb2.DeltaDiscoveryRequest.FromString,
+            response_serializer=bytes,
+        )
+        handlers = grpc.method_handlers_generic_handler(SERVICE, {"DeltaAggregatedResources": handler})
+        server.add_generic_rpc_handlers((handlers,))
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot serve xDS at {address}: {error}") from error
+        await server.start()
+        try:
+            yield port
+        finally:
+            await server.stop(0.2)
+
+    async def _serve(self, requests: Any, context: Any) -> None:
+        """One stream: a task reads, this one writes; either end ends both."""
+        first = await context.read()
+        if first is grpc.aio.EOF:
+            return
+        client = Client(first.node.id, first.node.cluster)
+        self._clients.append(client)
+        log.info("xds_connected", node=client.node, group=client.group)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(client, first, context))
+                writing = tasks.create_task(self._write(client, context))
+                reading.add_done_callback(lambda _: writing.cancel())
+        finally:
+            self._clients.remove(client)
+            self._tell(client.group)
+            log.info("xds_disconnected", node=client.node, group=client.group)
+
+    async def _read(self, client: Client, first: Any, context: Any) -> None:
+        message = first
+        while message is not grpc.aio.EOF:
+            client.stream.receive(_request(message))
+            for refusal in client.stream.refusals:
+                _report(client, refusal)
+            client.stream.refusals.clear()
+            client.wake.set()
+            self._tell(client.group)
+            message = await context.read()
+
+    async def _write(self, client: Client, context: Any) -> None:
+        while True:
+            await client.wake.wait()
+            client.wake.clear()
+            snapshot = self._snapshots.get(client.group)
+            if snapshot is None:
+                continue
+            for response in client.stream.respond(snapshot):
+                await context.write(_encode(response))
+
+    def _tell(self, group: str) -> None:
+        for listener in self._listeners:
+            listener(group)
+
+
+def _report(client: Client, refusal: Refusal) -> None:
+    log.error(
+        "xds_refused", node=client.node, type=refusal.type_url, resource=refusal.name, error=refusal.error,
+    )  # fmt: skip
+
+
+def _request(message: Any) -> DeltaRequest:
+    return DeltaRequest(
+        message.type_url,
+        tuple(message.resource_names_subscribe),
+        tuple(message.resource_names_unsubscribe),
+        dict(message.initial_resource_versions),
+        message.response_nonce,
+        message.error_detail.message if message.HasField("error_detail") else None,
+    )
+
+
+def _encode(response: DeltaResponse) -> bytes:
+    message = discovery_pb2.DeltaDiscoveryResponse(
+        type_url=response.type_url, nonce=response.nonce, removed_resources=response.removed
+    )
+    for name, resource in response.resources:
+        _add(message, response.type_url, name, resource)
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def _add(message: Any, type_url: str, name: str, resource: Encoded) -> None:
+    added = message.resources.add()
+    added.name = name
+    added.version = resource.version
+    added.resource.type_url = type_url
+    added.resource.value = resource.data
