@@ -9,6 +9,10 @@ FORK_OF = "sandlane.dev/fork-of"
 FORK = "sandlane.dev/fork"
 """On a fork's Pods: the fork's own unique name, and the only label in its selectors."""
 ROUTER = "sandlane.dev/router"
+ROUTER_PODS = {MANAGED_BY: MANAGER, ROUTER: "true"}
+"""Labels of a router's Pods."""
+PLAN = "sandlane.dev/plan"
+"""Annotation of what a sandbox owns: a hash of how we want it, so that drift can be told from a new plan."""
 
 ROUTING = "sandlane.dev/routing"
 """On a Service: on-demand (default) | always | never."""

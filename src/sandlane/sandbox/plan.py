@@ -5,6 +5,7 @@ Pure: the same world and sandbox give the same plan. What it refuses it refuses 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ import msgspec
 
 from sandlane.api import reasons
 from sandlane.api.keys import routing_key
-from sandlane.api.labels import FORK_OF, SANDBOX
+from sandlane.api.labels import FORK_OF, PLAN, SANDBOX
 from sandlane.api.limits import Limits
 from sandlane.api.types import Fork, ForkValue, WorkloadReference
 from sandlane.api.validation import check_sandbox
@@ -102,11 +103,18 @@ def make_plan(world: World, sandbox: Sandbox, limits: Limits | None = None) -> P
     making = Making(metadata, key, spec.suspended, limits)
     planner = _Planner(world, sandbox, making)
     forks = tuple(planner.fork(index, fork) for index, fork in enumerate(spec.forks))
-    local = tuple(make_local_workload(making, each) for each in spec.local)
+    local = tuple(stamped(make_local_workload(making, each)) for each in spec.local)
     selected = next((fork.problem for fork in forks if _blocks_all(fork.problem)), None)
     exceeded = next((fork.problem for fork in forks if _is_limit(fork.problem)), None)
     exceeded = exceeded or _limit_problem(world, sandbox, forks, limits)
     return Plan(key, forks, local, refused=selected, exceeded=exceeded)
+
+
+def stamped(obj: Object) -> Object:
+    """The object with a hash of itself, by which drift can be told from a new plan."""
+    digest = hashlib.sha256(msgspec.json.encode(obj, order="deterministic")).hexdigest()[:16]
+    annotations = (obj["metadata"].get("annotations") or {}) | {PLAN: digest}
+    return obj | {"metadata": obj["metadata"] | {"annotations": annotations}}
 
 
 def _unplanned(sandbox: Sandbox) -> tuple[PlannedFork, ...]:
@@ -166,7 +174,8 @@ class _Planner:
             make_service(each, namespace=self._namespace, fork=name, labels=labels, owner=self._making.owner)
             for each in overrides
         ]
-        services = tuple(service for service in made if service is not None)
+        services = tuple(stamped(service) for service in made if service is not None)
+        deployment = stamped(deployment)
         return msgspec.structs.replace(planned, deployment=deployment, services=services, overrides=overrides)
 
     def _overrides(self, baseline: Deployment, template: PodTemplate) -> tuple[Override, ...]:

@@ -1,0 +1,192 @@
+"""The Sandbox controller: who wakes it, and what it does. Its tasks are the runtime's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from sandlane.api import reasons
+from sandlane.api.limits import Settings
+from sandlane.api.ttl import Expiry
+from sandlane.api.types import FINALIZER, SandboxStatus
+from sandlane.kube.apply import Applier
+from sandlane.kube.clock import timestamp
+from sandlane.kube.errors import NotFound
+from sandlane.kube.resource import (
+    DEPLOYMENTS,
+    LOCAL_WORKLOADS,
+    NETWORK_POLICIES,
+    PODS,
+    ROUTE_GROUPS,
+    SANDBOXES,
+    SERVICES,
+    Key,
+)
+from sandlane.runtime.controller import Controller
+from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
+from sandlane.runtime.manager import Manager
+from sandlane.runtime.result import Request, Result
+from sandlane.sandbox import wake
+from sandlane.sandbox.events import Announcer
+from sandlane.sandbox.lastlines import LastLines
+from sandlane.sandbox.plan import Plan, make_plan
+from sandlane.sandbox.status import Observation, RouteReport, expires, observe, terminating
+from sandlane.sandbox.writes import Writes, write_status
+from sandlane.world.records import Deployment, LocalWorkload, NetworkPolicy, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.world import SELECTORS, World
+
+log = structlog.get_logger(__name__)
+
+RETRY_REFUSED = 30.0
+"""Seconds until a refused write is tried again: what is in its way may go without a change that we watch."""
+RETRY_DELETION = 10.0
+
+
+class Routes(Protocol):
+    """Where route reports come from (`sandlane.routing.report.RouteReports`)."""
+
+    def sandbox(self, key: Key) -> RouteReport | None:
+        """What the routers say about a sandbox, None while nothing is known."""
+
+    def subscribe(self, callback: Callable[[str, Key], None]) -> None:
+        """Call back with kind (`Sandbox`) and key whenever a report changes."""
+
+
+class SandboxController:
+    """Drives sandboxes towards their specs."""
+
+    def __init__(self, manager: Manager, world: World, routes: Routes, settings: Settings | None = None) -> None:
+        self.world = world
+        self.settings = settings or Settings()
+        self._clock = manager.clock
+        self._client = manager.client
+        self._cache = manager.cache
+        self._routes = routes
+        self._writes = Writes(Applier(manager.client, manager.cache), world)
+        self._announcer = Announcer(manager.recorder)
+        self._last_lines = LastLines(manager.client)
+
+    def setup_with_manager(self, manager: Manager) -> Controller:
+        """Say who wakes it."""
+        world = self.world
+        controller = (
+            Controller.managed_by(manager)
+            .for_(SANDBOXES, Sandbox)
+            .owns(DEPLOYMENTS, Deployment)
+            .owns(SERVICES, Service)
+            .owns(LOCAL_WORKLOADS, LocalWorkload)
+            .watches(SANDBOXES, Sandbox, to_requests=lambda s: wake.same_key(world, s), when=wake.came_or_went)
+            .watches(DEPLOYMENTS, Deployment, to_requests=lambda d: wake.of_baseline(world, d), when=wake.spec_changed)
+            .watches(SERVICES, Service, to_requests=lambda s: wake.of_service(world, s), when=wake.service_changed)
+            .watches(PODS, Pod, to_requests=wake.of_pod, label_selector=SELECTORS["pods"])
+            .watches(NETWORK_POLICIES, NetworkPolicy, to_requests=lambda p: wake.of_policy(world, p), when=wake.later)
+            .watches(ROUTE_GROUPS, RouteGroup, to_requests=wake.of_route_group, when=wake.matches_changed)
+            .complete(self)
+        )
+        self._routes.subscribe(lambda kind, key: controller.enqueue(key) if kind == "Sandbox" else None)
+        return controller
+
+    async def reconcile(self, request: Request) -> Result:
+        """Drive one sandbox towards its spec. Level-triggered: reads everything, assumes nothing."""
+        sandbox = self.world.sandboxes.get(request)
+        if sandbox is None:
+            return Result.done()
+        if sandbox.metadata.deleting:
+            return await self._finalize(sandbox)
+        if self._expired(sandbox):
+            return await self._expire(sandbox)
+        sandbox = await self._claim(sandbox)
+        plan = make_plan(self.world, sandbox, self.settings.limits)
+        failures = await self._writes.apply(sandbox, plan, self._announcer)
+        seen = Observation(self._routes.sandbox(request), failures, await self._read_last_lines(sandbox, plan))
+        status = observe(self.world, sandbox, plan, seen, now=self._clock.now(), settings=self.settings)
+        sandbox = await self._report(sandbox, status)
+        await self._writes.remove_superfluous(sandbox, plan, seen.report, self._announcer)
+        return self._next(sandbox, bool(failures) or plan.exceeded is not None)
+
+    async def _claim(self, sandbox: Sandbox) -> Sandbox:
+        """The sandbox with our finalizer on it, before anything is made for it."""
+        answer = await add_finalizer(self._client, SANDBOXES, sandbox.metadata, FINALIZER)
+        if answer is None:
+            return sandbox
+        self._cache.observe(SANDBOXES, answer)
+        return self.world.sandboxes.get(sandbox.metadata.key) or sandbox
+
+    async def _report(self, sandbox: Sandbox, status: SandboxStatus) -> Sandbox:
+        """Write the status if it changed, and announce what changed in it."""
+        if status == sandbox.status:
+            return sandbox
+        answer = await write_status(self._client, SANDBOXES, sandbox.metadata, status)
+        self._cache.observe(SANDBOXES, answer)
+        self._announcer.transitions(sandbox, status)
+        return self.world.sandboxes.get(sandbox.metadata.key) or sandbox
+
+    async def _read_last_lines(self, sandbox: Sandbox, plan: Plan) -> dict[tuple[str, str], str]:
+        workloads = [Key(sandbox.metadata.namespace, fork.workload) for fork in plan.forks]
+        pods = [pod for key in workloads for pod in self.world.pods_of_fork(key)]
+        return await self._last_lines.read(pods)
+
+    # -- time -------------------------------------------------------------------------------------------
+
+    def _expired(self, sandbox: Sandbox) -> bool:
+        ends = self._ends(sandbox)
+        return ends is not None and self._clock.now() >= ends.at
+
+    def _ends(self, sandbox: Sandbox) -> Expiry | None:
+        return expires(sandbox, self.settings, self._updated(sandbox))
+
+    def _updated(self, sandbox: Sandbox) -> str:
+        """When the spec last changed; a change that is not yet in the status is from now."""
+        status = sandbox.status
+        if not status.observed_generation:
+            return sandbox.metadata.creation_timestamp
+        unseen = status.observed_generation != sandbox.metadata.generation
+        return timestamp(self._clock.now()) if unseen else status.last_update_time
+
+    async def _expire(self, sandbox: Sandbox) -> Result:
+        metadata = sandbox.metadata
+        self._announcer.expired(sandbox)
+        await self._client.delete(SANDBOXES, metadata.name, metadata.namespace, uid=metadata.uid)
+        return Result.done()
+
+    def _next(self, sandbox: Sandbox, retry: bool) -> Result:
+        """When to look again without being woken."""
+        waits = [RETRY_REFUSED] if retry else []
+        ends = self._ends(sandbox)
+        if ends is not None:
+            now = self._clock.now()
+            waits.append((ends.at - now).total_seconds())
+            if now >= ends.warn_at:
+                self._announcer.expiring(sandbox, timestamp(ends.at))
+            else:
+                waits.append((ends.warn_at - now).total_seconds())
+        return Result.requeue_after(max(0.01, min(waits))) if waits else Result.done()
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    async def _finalize(self, sandbox: Sandbox) -> Result:
+        """Routes out, drained, objects gone, finalizer off: each step waits for the one before."""
+        if FINALIZER not in sandbox.metadata.finalizers:
+            return Result.done()
+        report = self._routes.sandbox(sandbox.metadata.key)
+        if report is not None and report.served:
+            text = report.message or "routers still serve its routes"
+            await self._report(sandbox, terminating(sandbox, reasons.ROUTES_DRAINING, text, self._clock.now()))
+            return Result.requeue_after(RETRY_DELETION)
+        left = await self._writes.remove_all(sandbox)
+        if left:
+            text = f"waiting for {', '.join(left)} to be gone"
+            await self._report(sandbox, terminating(sandbox, reasons.TERMINATING, text, self._clock.now()))
+            return Result.requeue_after(RETRY_DELETION)
+        self._announcer.removed(sandbox)
+        try:
+            answer = await remove_finalizer(self._client, SANDBOXES, sandbox.metadata, FINALIZER)
+        except NotFound:
+            answer = None
+        if answer is not None and answer["metadata"].get("finalizers"):
+            self._cache.observe(SANDBOXES, answer)
+        else:
+            self._cache.observe_deleted(SANDBOXES, sandbox.metadata.key)
+        return Result.done()

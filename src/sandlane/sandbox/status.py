@@ -1,0 +1,359 @@
+"""What is observed of a sandbox, as its status: forks, conditions, phase, expiry. Pure; the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from sandlane.api import reasons
+from sandlane.api.labels import ROUTER_PODS
+from sandlane.api.limits import Settings
+from sandlane.api.reasons import explained
+from sandlane.api.ttl import Expiry, expiry
+from sandlane.api.types import (
+    BaselineStatus,
+    Condition,
+    EndpointStatus,
+    ForkStatus,
+    SandboxSpec,
+    SandboxStatus,
+    Ttl,
+)
+from sandlane.kube.clock import timestamp
+from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Key, Resource
+from sandlane.runtime.conditions import find_condition, set_condition
+from sandlane.sandbox import pods as pod_causes
+from sandlane.sandbox.plan import Plan, PlannedFork, Problem
+from sandlane.world.policies import Party, blocks_ingress
+from sandlane.world.records import ContainerPort, Deployment, Sandbox
+from sandlane.world.world import World
+
+CONDITIONS = ("Accepted", "WithinLimits", "ForksReady", "LocalReady", "RoutesProgrammed", "Ready")
+
+
+class RouteReport(Protocol):
+    """What the routers say about a sandbox (`sandlane.routing.report`)."""
+
+    @property
+    def programmed(self) -> bool:
+        """Whether every ready router serves its routes as they should be now."""
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+
+    @property
+    def message(self) -> str:
+        """Why not, in words."""
+
+    @property
+    def served(self) -> bool:
+        """Whether some router still serves a route of it."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a condition will say; `status` None is Unknown."""
+
+    status: bool | None
+    reason: str
+    message: str = ""
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What one pass found out besides the world: failures of writes, the routers' report, last lines of crashes."""
+
+    report: RouteReport | None
+    failures: Mapping[tuple[Resource, Key], Problem] = {}
+    last_lines: pod_causes.LastLines = {}
+
+
+def observe(
+    world: World, sandbox: Sandbox, plan: Plan, seen: Observation, *, now: datetime, settings: Settings
+) -> SandboxStatus:
+    """The status of a sandbox that is not being deleted."""
+    old, spec = sandbox.status, sandbox.spec
+    changed = old.observed_generation != sandbox.metadata.generation
+    updated = old.last_update_time
+    if changed or not updated:
+        updated = timestamp(now) if old.observed_generation else sandbox.metadata.creation_timestamp
+    stopped = plan.refused is not None or plan.exceeded is not None
+    forks = tuple(_fork(world, sandbox, fork, seen, stopped=stopped) for fork in plan.forks)
+    verdicts = _verdicts(world, sandbox, plan, forks, seen)
+    conditions = with_verdicts(old.conditions, CONDITIONS, verdicts, sandbox.metadata.generation, now)
+    ends = expires(sandbox, settings, updated)
+    return SandboxStatus(
+        observed_generation=sandbox.metadata.generation,
+        phase=_phase(verdicts, forks),
+        routing_key=plan.routing_key,
+        route_groups=_groups(world, sandbox),
+        last_update_time=updated,
+        expires_at=timestamp(ends.at) if ends else "",
+        forks=forks,
+        endpoints=endpoints(spec, plan.routing_key, settings),
+        conditions=conditions,
+    )
+
+
+def terminating(sandbox: Sandbox, reason: str, message: str, now: datetime) -> SandboxStatus:
+    """The status of a sandbox that is being deleted, and what that waits for."""
+    verdicts = {
+        "RoutesProgrammed": Verdict(False, reason, message),
+        "Ready": Verdict(False, reasons.TERMINATING, message),
+    }
+    old = sandbox.status.conditions
+    known = {each.type: Verdict(_flag(each.status), each.reason, each.message) for each in old}
+    conditions = with_verdicts(old, CONDITIONS, known | verdicts, sandbox.metadata.generation, now)
+    return msgspec.structs.replace(sandbox.status, phase="Terminating", conditions=conditions)
+
+
+def with_verdicts(
+    old: tuple[Condition, ...], kinds: Iterable[str], verdicts: Mapping[str, Verdict], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """All conditions, in one order; those without a verdict are Unknown."""
+    made: tuple[Condition, ...] = ()
+    for kind in kinds:
+        verdict = verdicts.get(kind, Verdict(None, reasons.PENDING))
+        kept = find_condition(old, kind)
+        one = set_condition(
+            (kept,) if kept else (), kind, verdict.status, verdict.reason, verdict.message, generation, now
+        )
+        made += one
+    return made
+
+
+def expires(sandbox: Sandbox, settings: Settings, updated: str) -> Expiry | None:
+    """When the sandbox is deleted by itself."""
+    ttl = sandbox.spec.ttl
+    if ttl is None and settings.default_ttl:
+        ttl = Ttl(settings.default_ttl, "lastUpdate")
+    return expiry(ttl, created=sandbox.metadata.creation_timestamp, updated=updated) if ttl else None
+
+
+def endpoints(spec: SandboxSpec, key: str, settings: Settings) -> tuple[EndpointStatus, ...]:
+    """Where the preview endpoints can be reached; none without a preview gateway."""
+    if spec.default_route_group is None or not settings.preview_domain:
+        return ()
+    names = [endpoint.name for endpoint in spec.default_route_group.endpoints]
+    return tuple(EndpointStatus(name, f"http://{name}--{key}.{settings.preview_domain}") for name in names)
+
+
+# -- forks --------------------------------------------------------------------------------------------------
+
+
+def _fork(world: World, sandbox: Sandbox, planned: PlannedFork, seen: Observation, *, stopped: bool) -> ForkStatus:
+    old = next((each for each in sandbox.status.forks if each.workload == planned.workload), None)
+    live = world.deployments.get(Key(sandbox.metadata.namespace, planned.workload))
+    if live is not None and (live.metadata.controller is None or live.metadata.controller.uid != sandbox.metadata.uid):
+        live = None
+    followed = planned.deployment is not None and not stopped
+    wanted = planned.deployment["spec"]["replicas"] if planned.deployment and followed else 0
+    if not followed:
+        wanted = live.spec.replicas if live else 0
+    complete = live is not None and is_complete(live, wanted)
+    problem = planned.problem or _failure(sandbox, planned, seen)
+    if problem is None and not complete:
+        problem = _incomplete(world, live, seen) or Problem(reasons.PROGRESSING, "waiting for its Pods")
+    ever = old is not None and old.ever_ready and not sandbox.spec.suspended
+    kept = old.services if old else ()
+    return ForkStatus(
+        baseline=_baseline(planned, old, followed),
+        workload=planned.workload,
+        ready=live.status.ready_replicas if live else 0,
+        desired=wanted,
+        ever_ready=ever or (complete and wanted > 0 and not sandbox.spec.suspended),
+        services=tuple(each.status for each in planned.overrides) if followed else kept,
+        reason=problem.reason if problem else "",
+        message=problem.message if problem else "",
+    )
+
+
+def _incomplete(world: World, live: Deployment | None, seen: Observation) -> Problem | None:
+    if live is None:
+        return None
+    cause = pod_causes.cause(live, world.pods_of_fork(live.metadata.key), seen.last_lines)
+    return Problem(cause.reason, cause.message) if cause else None
+
+
+def is_complete(live: Deployment, wanted: int) -> bool:
+    """Whether exactly the wanted Pods of the newest template are there and available."""
+    status = live.status
+    return (
+        status.observed_generation >= live.metadata.generation
+        and live.spec.replicas == wanted
+        and status.updated_replicas == wanted
+        and status.replicas == wanted
+        and status.available_replicas == wanted
+    )
+
+
+def _baseline(planned: PlannedFork, old: ForkStatus | None, followed: bool) -> BaselineStatus:
+    reference, record = planned.reference, planned.baseline
+    if record is not None and followed:
+        return BaselineStatus(reference.kind, reference.name, record.metadata.uid, record.metadata.generation)
+    return old.baseline if old else BaselineStatus(reference.kind, reference.name, "", 0)
+
+
+def _failure(sandbox: Sandbox, planned: PlannedFork, seen: Observation) -> Problem | None:
+    """What stopped an object of this fork from being written."""
+    namespace = sandbox.metadata.namespace
+    wanted = [(DEPLOYMENTS, Key(namespace, planned.workload))]
+    wanted += [(SERVICES, Key(namespace, each.name)) for each in planned.overrides]
+    return next((seen.failures[each] for each in wanted if each in seen.failures), None)
+
+
+# -- conditions ---------------------------------------------------------------------------------------------
+
+
+def _verdicts(
+    world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus, ...], seen: Observation
+) -> dict[str, Verdict]:
+    found = {
+        "Accepted": _accepted(plan, seen),
+        "WithinLimits": _within_limits(plan, forks),
+        "ForksReady": _forks_ready(sandbox, forks),
+        "LocalReady": _local_ready(world, sandbox),
+        "RoutesProgrammed": _routes(world, sandbox, plan, forks, seen),
+    }
+    bad = next((each for each in found.values() if each.status is False), None)
+    bad = bad or next((each for each in found.values() if each.status is None), None)
+    found["Ready"] = bad or Verdict(True, reasons.ALL_READY, _summary(forks, sandbox))
+    return found
+
+
+def _refusal(problem: Problem) -> Verdict:
+    return Verdict(False, problem.reason, explained(problem.reason, problem.message))
+
+
+def _accepted(plan: Plan, seen: Observation) -> Verdict:
+    problems = [plan.refused, *(fork.problem for fork in plan.forks), *seen.failures.values()]
+    refused = [each for each in problems if each is not None and each.reason not in _LIMITS]
+    if not refused:
+        return Verdict(True, reasons.ACCEPTED)
+    messages = list(dict.fromkeys(each.message for each in refused if each.reason == refused[0].reason))
+    return _refusal(Problem(refused[0].reason, "; ".join(messages)))
+
+
+_LIMITS = (reasons.LIMIT_EXCEEDED, reasons.QUOTA_EXCEEDED)
+_HOPELESS = frozenset(
+    {reasons.IMAGE_PULL_FAILED, reasons.CRASH_LOOP, reasons.CONTAINER_FAILED, reasons.CONFIG_MISSING}
+    | {reasons.UNSCHEDULABLE, reasons.REFUSED, *_LIMITS}
+)
+
+
+def _within_limits(plan: Plan, forks: tuple[ForkStatus, ...]) -> Verdict:
+    if plan.exceeded is not None:
+        return _refusal(plan.exceeded)
+    over = next((fork for fork in forks if fork.reason in _LIMITS), None)
+    if over is not None:
+        return _refusal(Problem(over.reason, f"fork of {over.baseline.name}: {over.message}"))
+    return Verdict(True, reasons.WITHIN_LIMITS)
+
+
+def _forks_ready(sandbox: Sandbox, forks: tuple[ForkStatus, ...]) -> Verdict:
+    if not forks:
+        return Verdict(True, reasons.NOTHING_TO_DO, "the sandbox forks nothing")
+    if sandbox.spec.suspended:
+        return Verdict(False, reasons.SUSPENDED, explained(reasons.SUSPENDED, "spec.suspended is true"))
+    for fork in forks:
+        if fork.reason and (fork.reason != reasons.PROGRESSING or all(f.reason in ("", fork.reason) for f in forks)):
+            return _refusal(Problem(fork.reason, f"fork of {fork.baseline.name}: {fork.message}"))
+    return Verdict(True, reasons.ALL_READY, _summary(forks, sandbox))
+
+
+def _names(forks: Iterable[ForkStatus]) -> str:
+    return ", ".join(fork.workload for fork in forks)
+
+
+def _summary(forks: tuple[ForkStatus, ...], sandbox: Sandbox) -> str:
+    parts = []
+    if forks:
+        parts.append(f"{len(forks)} {'fork' if len(forks) == 1 else 'forks'} ready")
+    if sandbox.spec.local:
+        count = len(sandbox.spec.local)
+        parts.append(f"{count} local {'workload' if count == 1 else 'workloads'} connected")
+    return ", ".join(parts) or "nothing differs from the baseline"
+
+
+def _local_ready(world: World, sandbox: Sandbox) -> Verdict:
+    if not sandbox.spec.local:
+        return Verdict(True, reasons.NOTHING_TO_DO, "the sandbox has no local workloads")
+    for local in sandbox.spec.local:
+        live = world.local_workloads.get(Key(sandbox.metadata.namespace, local.name))
+        if live is None:
+            return Verdict(None, reasons.PENDING, f"LocalWorkload {local.name} is not there yet")
+        ready = find_condition(live.status.conditions, "Ready")
+        if ready is None:
+            return Verdict(None, reasons.PENDING, f"LocalWorkload {local.name} has no status yet")
+        if ready.status != "True":
+            return Verdict(False, ready.reason, f"LocalWorkload {local.name}: {ready.message}")
+    return Verdict(True, reasons.ALL_READY)
+
+
+def _routes(world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus, ...], seen: Observation) -> Verdict:
+    if sandbox.spec.suspended:
+        return Verdict(False, reasons.SUSPENDED, explained(reasons.SUSPENDED, "spec.suspended is true"))
+    if not sandbox.spec.local and not any(service.ports for fork in forks for service in fork.services):
+        if any(fork.reason for fork in forks) or plan.refused or plan.exceeded:
+            return Verdict(None, reasons.PENDING, "the forks come first")
+        return Verdict(True, reasons.NOTHING_TO_DO, "no Service leads to what the sandbox replaces")
+    late = [fork for fork in forks if fork.services and not fork.ever_ready]
+    if late:
+        return Verdict(False, reasons.PROGRESSING, f"requests stay on the baseline until {_names(late)} is ready")
+    if (blocked := _blocked(world, sandbox, plan)) is not None:
+        return _refusal(blocked)
+    if seen.report is None:
+        return Verdict(None, reasons.PENDING, "no router has answered yet")
+    if seen.report.programmed:
+        return Verdict(True, seen.report.reason or reasons.PROGRAMMED, seen.report.message)
+    reason = seen.report.reason or reasons.PROGRESSING
+    return Verdict(False, reason, explained(reason, seen.report.message))
+
+
+def _blocked(world: World, sandbox: Sandbox, plan: Plan) -> Problem | None:
+    """A NetworkPolicy that keeps routers from a fork's Pods."""
+    namespace = sandbox.metadata.namespace
+    if not world.network_policies.list(namespace):
+        return None
+    router = Party(namespace, ROUTER_PODS)
+    for fork in plan.forks:
+        if fork.deployment is None:
+            continue
+        target = Party(namespace, fork.deployment["spec"]["template"]["metadata"]["labels"])
+        for override in fork.overrides:
+            for port, number in override.ports:
+                container_port = ContainerPort(number if isinstance(number, int) else 0, str(number), port.protocol)
+                policy = blocks_ingress(world, target, container_port, router)
+                if policy is not None:
+                    what = f"NetworkPolicy {policy.metadata.name} lets no router reach the Pods of {fork.workload}"
+                    return Problem(reasons.POLICY_BLOCKS_TRAFFIC, f"{what} at port {number}")
+    return None
+
+
+def _phase(verdicts: Mapping[str, Verdict], forks: tuple[ForkStatus, ...]) -> str:
+    if verdicts["Ready"].status:
+        return "Ready"
+    if not (verdicts["Accepted"].status and verdicts["WithinLimits"].status):
+        return "Failed"
+    if verdicts["ForksReady"].reason in _HOPELESS:
+        return "Failed"
+    return "Pending" if verdicts["ForksReady"].reason == reasons.SUSPENDED else "Progressing"
+
+
+def _groups(world: World, sandbox: Sandbox) -> tuple[str, ...]:
+    """The groups that say they match this sandbox."""
+    here = sandbox.metadata.namespace
+    found = []
+    for group in world.route_groups:
+        for matched in group.status.matched_sandboxes:
+            namespace = matched.namespace or group.metadata.namespace
+            if (namespace, matched.name) == (here, sandbox.metadata.name):
+                other = group.metadata.namespace
+                found.append(group.metadata.name if other == here else f"{other}/{group.metadata.name}")
+    return tuple(sorted(found))
+
+
+def _flag(status: str) -> bool | None:
+    return {"True": True, "False": False}.get(status)
