@@ -1,6 +1,7 @@
 """`python -m sandlane.local.apiserver --data-dir DIR --listen HOST:PORT`: the embedded API server as a process.
 
 Keeps its state, its certificate authority and the administrator's token in DIR, and writes DIR/kubeconfig.
+SIGTERM ends it in good order; SIGUSR1 makes it forget its history, as compaction does: older watches and lists start again.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
     async with AsyncExitStack() as stack:
         store = ObjectStore(Journal(data / "state.db"))
         stack.callback(store.close)
+        loop.add_signal_handler(signal.SIGUSR1, store.forget_history)
         pki = ClusterPki(data / "pki", clock.now())
         token = admin_token(data / "admin.token")
         server = ApiServer(
