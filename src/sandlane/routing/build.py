@@ -1,0 +1,150 @@
+"""From the world to the route table. Pure: what it needs of the past is in the resources' status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from sandlane.api.keys import routing_key
+from sandlane.api.labels import ROUTING
+from sandlane.kube.resource import Key
+from sandlane.routing.groups import matched_sandboxes
+from sandlane.routing.names import LISTENERS, shadow_name
+from sandlane.routing.table import Door, FrontDoor, Override, RouteTable, ServiceBackend
+from sandlane.world.records import Sandbox, Service, ServicePort
+from sandlane.world.world import World
+
+HTTP = ("http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws")
+OPAQUE = (
+    "tcp",
+    "tls",
+    "https",
+    "mysql",
+    "postgres",
+    "redis",
+    "mongo",
+    "kafka",
+    "amqp",
+    "nats",
+    "kubernetes.io/wss",
+    "wss",
+)
+ON_DEMAND, ALWAYS, NEVER = "on-demand", "always", "never"
+
+Routes = dict[Door, dict[str, Override]]
+
+
+def build(world: World) -> RouteTable:
+    """The table of everything that is known."""
+    routes = overrides(world)
+    doors: dict[Door, FrontDoor] = {}
+    for service in sorted(world.services, key=lambda service: service.metadata.key):
+        for front in front_doors(world, service, routes):
+            doors[front.door] = front
+    return RouteTable(doors)
+
+
+def overrides(world: World) -> Routes:
+    """For each door the destination of each key, whether or not the Service goes through a router yet."""
+    routes: Routes = {}
+    for sandbox in sorted(world.sandboxes, key=_age):
+        key = routing_key(sandbox.metadata.uid, sandbox.spec.routing_key)
+        if world.with_key(key)[0] is not sandbox:
+            continue  # an older object has the key
+        for door, override in sandbox_routes(sandbox, f"Sandbox {sandbox.metadata.key}"):
+            routes.setdefault(door, {}).setdefault(key, override)
+    for group in sorted(world.route_groups, key=_age):
+        if group.metadata.deleting:
+            continue
+        key = routing_key(group.metadata.uid, group.spec.routing_key)
+        if world.with_key(key)[0] is not group:
+            continue
+        for sandbox in matched_sandboxes(world, group):  # the oldest first: it wins
+            for door, override in sandbox_routes(sandbox, f"RouteGroup {group.metadata.key}"):
+                routes.setdefault(door, {}).setdefault(key, override)
+    return routes
+
+
+def sandbox_routes(sandbox: Sandbox, via: str) -> Iterable[tuple[Door, Override]]:
+    """The routes of one sandbox: those of forks that were ever ready. None while it is going or suspended."""
+    if sandbox.metadata.deleting or sandbox.spec.suspended:
+        return
+    namespace = sandbox.metadata.namespace
+    wanted = {fork.fork_of.name for fork in sandbox.spec.forks}
+    for fork in sandbox.status.forks:
+        if not fork.ever_ready or fork.baseline.name not in wanted:
+            continue
+        for service in fork.services:
+            for port in service.ports:
+                backend = ServiceBackend(namespace, service.to, port.port)
+                door = Door(namespace, service.from_, port.port)
+                yield door, Override(backend, sandbox.metadata.name, via, fork.workload)
+
+
+def listeners(world: World, service: Service) -> Mapping[int, int]:
+    """The router's port for each port of a Service, as remembered on its shadow; empty when it has none."""
+    shadow = world.services.get(Key(service.metadata.namespace, shadow_name(service.metadata.name)))
+    if shadow is None or LISTENERS not in shadow.metadata.annotations:
+        return {}
+    owner = shadow.metadata.controller
+    if owner is None or owner.uid != service.metadata.uid:
+        return {}
+    try:
+        return msgspec.json.decode(shadow.metadata.annotations[LISTENERS], type=dict[int, int])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def front_doors(world: World, service: Service, routes: Routes) -> Iterable[FrontDoor]:
+    """The doors of one Service that has a shadow."""
+    remembered = listeners(world, service)
+    if not remembered:
+        return
+    namespace, name = service.metadata.key
+    for port in world.original(service).spec.ports:
+        listener = remembered.get(port.port)
+        if listener is None:
+            continue
+        door = Door(namespace, name, port.port)
+        baseline = ServiceBackend(namespace, shadow_name(name), port.port)
+        yield FrontDoor(door, listener, protocol(port), baseline, routes.get(door, {}))
+
+
+def protocol(port: ServicePort) -> str:
+    """http | tcp | udp | sniff: from appProtocol, then the port's name, then by looking at what arrives."""
+    if port.protocol != "TCP":
+        return port.protocol.lower()
+    for hint in (port.app_protocol or "", port.name, port.name.partition("-")[0]):
+        if hint.lower() in HTTP:
+            return "http"
+        if hint.lower() in OPAQUE:
+            return "tcp"
+    return "sniff"
+
+
+def mode(service: Service) -> str:
+    """The Service's `sandlane.dev/routing`."""
+    wanted = service.metadata.annotations.get(ROUTING, ON_DEMAND)
+    return wanted if wanted in (ALWAYS, NEVER) else ON_DEMAND
+
+
+def not_routable(service: Service) -> str:
+    """Why a Service (as its owner wrote it) cannot go through a router; empty when it can."""
+    spec = service.spec
+    if spec.type == "ExternalName":
+        return "it is an ExternalName Service, which has no endpoints of its own"
+    if service.headless:
+        return "it is headless: clients reach its Pods without going through the Service"
+    if not spec.selector:
+        return "it has no selector, so its endpoints are managed by somebody else"
+    if "Local" in (spec.internal_traffic_policy, spec.external_traffic_policy):
+        return "its traffic policy is Local, which a router on another node would break"
+    if mode(service) == NEVER:
+        return f"its annotation {ROUTING} is never"
+    return ""
+
+
+def _age(record: object) -> tuple[str, Key]:
+    metadata = record.metadata  # type: ignore[attr-defined]
+    return metadata.creation_timestamp, metadata.key

@@ -1,0 +1,63 @@
+"""The routing key that a request carries. Pure; the same rules as the Lua filter of the routers (`envoy/filter.py`).
+
+Baggage: https://www.w3.org/TR/baggage/; `tracestate`: https://www.w3.org/TR/trace-context/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+MEMBER = "sandlane-routing-key"
+_SPACE = " \t"
+
+
+class KeySources(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """Where a key is looked for, in this order: baggage, tracestate, whole-value headers, query parameter."""
+
+    members: tuple[str, ...] = (MEMBER,)
+    headers: tuple[str, ...] = ()
+    query_parameter: str = ""
+
+
+def routing_key(headers: Iterable[tuple[str, str]], path: str = "/", sources: KeySources | None = None) -> str | None:
+    """The key in a request's headers (as sent, repeats included), or None."""
+    sources = sources or KeySources()
+    pairs = [(name.lower(), value) for name, value in headers]
+    for header in ("baggage", "tracestate"):
+        values = [value for name, value in pairs if name == header]
+        found = _member(values, sources.members, decode=header == "baggage")
+        if found is not None:
+            return found
+    for wanted in sources.headers:
+        for name, value in pairs:
+            if name == wanted.lower() and value.strip(_SPACE):
+                return value.strip(_SPACE)
+    if sources.query_parameter:
+        return _parameter(path, sources.query_parameter)
+    return None
+
+
+def _member(values: Sequence[str], names: Sequence[str], *, decode: bool) -> str | None:
+    """The first list member with one of the names; several headers are one list."""
+    for value in values:
+        for item in value.split(","):
+            name, equals, rest = item.partition(";")[0].partition("=")
+            if not equals or name.strip(_SPACE) not in names:
+                continue
+            text = rest.strip(_SPACE)
+            if not text:
+                continue
+            return unquote_to_bytes(text).decode("utf-8", "replace") if decode else text
+    return None
+
+
+def _parameter(path: str, wanted: str) -> str | None:
+    query = path.partition("?")[2].partition("#")[0]
+    for pair in query.split("&"):
+        name, equals, value = pair.partition("=")
+        if equals and name == wanted and value:
+            return unquote_to_bytes(value.replace("+", " ")).decode("utf-8", "replace")
+    return None

@@ -1,0 +1,27 @@
+"""Every name that routing derives: the router and what belongs to it, shadow Services, ports, groups of routers."""
+
+from __future__ import annotations
+
+import hashlib
+
+from sandlane.api.limits import MAX_NAME
+
+ROUTER = "sandlane-router"
+LISTENERS = "sandlane.dev/listeners"
+"""On a shadow Service: the router's port for each port of the original, as a JSON object."""
+SHADOW_OF = "sandlane.dev/shadow-of"
+FIRST_LISTENER = 20_000
+LAST_LISTENER = 29_999
+READY_PORT = 15_021
+"""Where a router answers the digest of the table that it serves."""
+
+
+def shadow_name(service: str) -> str:
+    """The shadow of a Service."""
+    digest = hashlib.sha256(f"shadow/{service}".encode()).hexdigest()[:8]
+    return f"{service[: MAX_NAME - 17].rstrip('-')}-shadow-{digest}"
+
+
+def router_group(namespace: str, address: str) -> str:
+    """The xDS group of one router Pod: it listens on its own address."""
+    return f"router/{namespace}/{address}"
