@@ -180,13 +180,12 @@ class SandboxController:
             text = f"waiting for {', '.join(left)} to be gone"
             await self._report(sandbox, terminating(sandbox, reasons.TERMINATING, text, self._clock.now()))
             return Result.requeue_after(RETRY_DELETION)
-        self._announcer.removed(sandbox)
         try:
             answer = await remove_finalizer(self._client, SANDBOXES, sandbox.metadata, FINALIZER)
         except NotFound:
-            answer = None
-        if answer is not None and answer["metadata"].get("finalizers"):
+            return Result.done()
+        self._announcer.removed(sandbox)
+        if answer is not None:
             self._cache.observe(SANDBOXES, answer)
-        else:
             self._cache.observe_deleted(SANDBOXES, sandbox.metadata.key)
         return Result.done()
