@@ -189,7 +189,7 @@ class DeltaStream:
             and state.refused.get(name) != resource.version
         ]
         gone = [name for name in state.versions if name not in there] if may_remove else []
-        gone += [name for name in state.unknown if name not in there and name not in gone]
+        gone += [name for name in state.unknown if name not in there and name not in state.versions]
         state.unknown.clear()
         first = not state.answered and (state.wildcard or bool(changed or gone))
         if not (changed or gone or first):
