@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 import structlog
 
 from sandlane.api import reasons
@@ -26,15 +23,18 @@ from sandlane.kube.resource import (
 )
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
+from sandlane.runtime.lifetime import Lifetime
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
+from sandlane.runtime.status import write_status
 from sandlane.sandbox import wake
 from sandlane.sandbox.events import Announcer
 from sandlane.sandbox.lastlines import LastLines
 from sandlane.sandbox.plan import Plan, make_plan
-from sandlane.sandbox.status import Observation, RouteReport, expires, observe, terminating
-from sandlane.sandbox.writes import Writes, write_status
+from sandlane.sandbox.status import Observation, expires, observe, terminating
+from sandlane.sandbox.writes import Writes
 from sandlane.world.records import Deployment, LocalWorkload, NetworkPolicy, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.reports import Routes
 from sandlane.world.world import SELECTORS, World
 
 log = structlog.get_logger(__name__)
@@ -42,16 +42,6 @@ log = structlog.get_logger(__name__)
 RETRY_REFUSED = 30.0
 """Seconds until a refused write is tried again: what is in its way may go without a change that we watch."""
 RETRY_DELETION = 10.0
-
-
-class Routes(Protocol):
-    """Where route reports come from (`sandlane.routing.report.RouteReports`)."""
-
-    def sandbox(self, key: Key) -> RouteReport | None:
-        """What the routers say about a sandbox, None while nothing is known."""
-
-    def subscribe(self, callback: Callable[[str, Key], None]) -> None:
-        """Call back with kind (`Sandbox`) and key whenever a report changes."""
 
 
 class SandboxController:
@@ -66,6 +56,7 @@ class SandboxController:
         self._routes = routes
         self._writes = Writes(Applier(manager.client, manager.cache), world)
         self._announcer = Announcer(manager.recorder)
+        self._lifetime = Lifetime(SANDBOXES, manager.client, manager.clock, manager.recorder)
         self._last_lines = LastLines(manager.client)
 
     def setup_with_manager(self, manager: Manager) -> Controller:
@@ -95,8 +86,8 @@ class SandboxController:
             return Result.done()
         if sandbox.metadata.deleting:
             return await self._finalize(sandbox)
-        if self._expired(sandbox):
-            return await self._expire(sandbox)
+        if await self._lifetime.end(sandbox.metadata, self._ends(sandbox)):
+            return Result.done()
         sandbox = await self._claim(sandbox)
         plan = make_plan(self.world, sandbox, self.settings.limits)
         failures = await self._writes.apply(sandbox, plan, self._announcer)
@@ -130,10 +121,6 @@ class SandboxController:
 
     # -- time -------------------------------------------------------------------------------------------
 
-    def _expired(self, sandbox: Sandbox) -> bool:
-        ends = self._ends(sandbox)
-        return ends is not None and self._clock.now() >= ends.at
-
     def _ends(self, sandbox: Sandbox) -> Expiry | None:
         return expires(sandbox, self.settings, self._updated(sandbox))
 
@@ -145,24 +132,11 @@ class SandboxController:
         unseen = status.observed_generation != sandbox.metadata.generation
         return timestamp(self._clock.now()) if unseen else status.last_update_time
 
-    async def _expire(self, sandbox: Sandbox) -> Result:
-        metadata = sandbox.metadata
-        self._announcer.expired(sandbox)
-        await self._client.delete(SANDBOXES, metadata.name, metadata.namespace, uid=metadata.uid)
-        return Result.done()
-
     def _next(self, sandbox: Sandbox, retry: bool) -> Result:
         """When to look again without being woken."""
-        waits = [RETRY_REFUSED] if retry else []
-        ends = self._ends(sandbox)
-        if ends is not None:
-            now = self._clock.now()
-            waits.append((ends.at - now).total_seconds())
-            if now >= ends.warn_at:
-                self._announcer.expiring(sandbox, timestamp(ends.at))
-            else:
-                waits.append((ends.warn_at - now).total_seconds())
-        return Result.requeue_after(max(0.01, min(waits))) if waits else Result.done()
+        due = self._lifetime.wait(sandbox.metadata, self._ends(sandbox))
+        waits = [seconds for seconds in (due, RETRY_REFUSED if retry else None) if seconds is not None]
+        return Result.requeue_after(min(waits)) if waits else Result.done()
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -13,7 +12,6 @@ from sandlane.runtime.conditions import find_condition, is_true
 from sandlane.world.records import Sandbox
 
 WARNING = "Warning"
-ANNOUNCED = 10_000
 
 
 class Recorder(Protocol):
@@ -30,7 +28,6 @@ class Announcer:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._expiring: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def changes(self, sandbox: Sandbox, changes: Mapping[str, list[str]]) -> None:
         """Objects that were written, by the Event's reason; one Event for each reason."""
@@ -58,19 +55,6 @@ class Announcer:
             before, after = find_condition(old.conditions, kind), find_condition(new.conditions, kind)
             if after is not None and after.status == "False" and not _same(before, after):
                 self._say(sandbox, "Refused", f"{after.reason}: {after.message}", WARNING)
-
-    def expiring(self, sandbox: Sandbox, at: str) -> None:
-        """It will be deleted soon; said once for each time of expiry."""
-        told = (sandbox.metadata.uid, at)
-        if told not in self._expiring:
-            self._expiring[told] = None
-            if len(self._expiring) > ANNOUNCED:
-                self._expiring.popitem(last=False)
-            self._say(sandbox, "Expiring", f"it will be deleted at {at}; edit spec.ttl to keep it", WARNING)
-
-    def expired(self, sandbox: Sandbox) -> None:
-        """Its time is over."""
-        self._say(sandbox, "Expired", "its time to live is over; it is deleted")
 
     def removed(self, sandbox: Sandbox) -> None:
         """It is gone, with its routes and objects."""

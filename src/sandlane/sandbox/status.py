@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
@@ -15,7 +14,6 @@ from sandlane.api.reasons import explained
 from sandlane.api.ttl import Expiry, expiry
 from sandlane.api.types import (
     BaselineStatus,
-    Condition,
     EndpointStatus,
     ForkStatus,
     SandboxSpec,
@@ -24,42 +22,16 @@ from sandlane.api.types import (
 )
 from sandlane.kube.clock import timestamp
 from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Key, Resource
-from sandlane.runtime.conditions import find_condition, set_condition
+from sandlane.runtime.conditions import find_condition
+from sandlane.runtime.status import Verdict, verdict_of, with_verdicts
 from sandlane.sandbox import pods as pod_causes
 from sandlane.sandbox.plan import Plan, PlannedFork, Problem
 from sandlane.world.policies import Party, blocks_ingress
 from sandlane.world.records import ContainerPort, Deployment, Sandbox
+from sandlane.world.reports import RouteReport
 from sandlane.world.world import World
 
 CONDITIONS = ("Accepted", "WithinLimits", "ForksReady", "LocalReady", "RoutesProgrammed", "Ready")
-
-
-class RouteReport(Protocol):
-    """What the routers say about a sandbox (`sandlane.routing.report`)."""
-
-    @property
-    def programmed(self) -> bool:
-        """Whether every ready router serves its routes as they should be now."""
-
-    @property
-    def reason(self) -> str:
-        """Why not."""
-
-    @property
-    def message(self) -> str:
-        """Why not, in words."""
-
-    @property
-    def served(self) -> bool:
-        """Whether some router still serves a route of it."""
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What a condition will say; `status` None is Unknown."""
-
-    status: bool | None
-    reason: str
-    message: str = ""
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -104,24 +76,9 @@ def terminating(sandbox: Sandbox, reason: str, message: str, now: datetime) -> S
         "Ready": Verdict(False, reasons.TERMINATING, message),
     }
     old = sandbox.status.conditions
-    known = {each.type: Verdict(_flag(each.status), each.reason, each.message) for each in old}
+    known = {each.type: verdict_of(each) for each in old}
     conditions = with_verdicts(old, CONDITIONS, known | verdicts, sandbox.metadata.generation, now)
     return msgspec.structs.replace(sandbox.status, phase="Terminating", conditions=conditions)
-
-
-def with_verdicts(
-    old: tuple[Condition, ...], kinds: Iterable[str], verdicts: Mapping[str, Verdict], generation: int, now: datetime
-) -> tuple[Condition, ...]:
-    """All conditions, in one order; those without a verdict are Unknown."""
-    made: tuple[Condition, ...] = ()
-    for kind in kinds:
-        verdict = verdicts.get(kind, Verdict(None, reasons.PENDING))
-        kept = find_condition(old, kind)
-        one = set_condition(
-            (kept,) if kept else (), kind, verdict.status, verdict.reason, verdict.message, generation, now
-        )
-        made += one
-    return made
 
 
 def expires(sandbox: Sandbox, settings: Settings, updated: str) -> Expiry | None:
@@ -353,7 +310,3 @@ def _groups(world: World, sandbox: Sandbox) -> tuple[str, ...]:
                 other = group.metadata.namespace
                 found.append(group.metadata.name if other == here else f"{other}/{group.metadata.name}")
     return tuple(sorted(found))
-
-
-def _flag(status: str) -> bool | None:
-    return {"True": True, "False": False}.get(status)

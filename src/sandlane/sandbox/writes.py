@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 import structlog
 
 from sandlane.api import reasons
 from sandlane.api.labels import PLAN
 from sandlane.kube.apply import Action, Applier, NotOwned
-from sandlane.kube.client import Client, PatchType
 from sandlane.kube.errors import ApiError, BadRequest, Forbidden, Invalid
-from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SERVICES, Key, Object, Resource, key_of
 from sandlane.sandbox.events import Announcer
 from sandlane.sandbox.plan import Plan, Problem
 from sandlane.sandbox.pods import quota_problem
-from sandlane.sandbox.status import RouteReport
 from sandlane.world.records import Sandbox
+from sandlane.world.reports import RouteReport
 from sandlane.world.world import World
 
 log = structlog.get_logger(__name__)
@@ -106,16 +101,3 @@ def refusal(resource: Resource, key: Key, error: ApiError) -> Problem:
     going = "being terminated" in error.message
     reason = reasons.QUOTA_EXCEEDED if quota else reasons.NAMESPACE_TERMINATING if going else reasons.REFUSED
     return Problem(reason, f"{resource.kind} {key.name}: {error.message}")
-
-
-async def write_status(client: Client, resource: Resource, metadata: ObjectMeta, status: msgspec.Struct) -> Object:
-    """Replace the whole status, unless the object has changed meanwhile. Raises `Conflict`, `NotFound`."""
-    patch: list[Any] = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata.uid},
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
-        {"op": "add", "path": "/status", "value": msgspec.to_builtins(status)},
-    ]
-    namespace = metadata.namespace or None
-    return await client.patch(
-        resource, metadata.name, patch, namespace=namespace, patch_type=PatchType.JSON, subresource="status"
-    )
