@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import urllib.parse
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,17 +107,21 @@ class Watch:
         self.closed = False
         self.started = threading.Event()
         self.link: http.client.HTTPConnection | None = None
-        threading.Thread(target=self._read, args=(client, path, headers), daemon=True).start()
+        self.thread = threading.Thread(target=self._read, args=(client, path, headers), daemon=True)
+        self.thread.start()
         self.started.wait(5)
 
     def _read(self, client: Client, path: str, headers: dict[str, str]) -> None:
         try:
             self.link, response = client.open("GET", path, headers, None, timeout=120)
-            self.started.set()
-            if response.status != 200:
-                self.events.append({"type": f"HTTP {response.status}", "object": json.loads(response.read() or b"{}")})
-            while response.status == 200 and (line := response.readline()):
-                self.events.append(json.loads(line))
+            with closing(self.link), response:
+                self.started.set()
+                if response.status != 200:
+                    self.events.append(
+                        {"type": f"HTTP {response.status}", "object": json.loads(response.read() or b"{}")}
+                    )
+                while response.status == 200 and (line := response.readline()):
+                    self.events.append(json.loads(line))
         except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
             if not self.closed:
                 self.events.append({"type": "BROKEN", "object": str(error)})
@@ -131,6 +136,7 @@ class Watch:
                 self.link.sock.shutdown(2)
             except OSError:
                 pass
+        self.thread.join(5)
 
 
 class Webhook:

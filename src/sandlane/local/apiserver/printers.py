@@ -328,15 +328,15 @@ PRINTERS: dict[tuple[str, str], tuple[Column, ...]] = {
     ),
     ("", "Namespace"): (_text("Status", _at("status.phase")), AGE),
     ("", "ConfigMap"): (
-        _text("Data", lambda obj: len(obj.get("data") or ()) + len(obj.get("binaryData") or ()), type_="integer"),
+        _text("Data", lambda obj: len(obj.get("data") or ()) + len(obj.get("binaryData") or ())),
         AGE,
     ),
     ("", "Secret"): (
         _text("Type", _at("type")),
-        _text("Data", lambda obj: len(obj.get("data") or ()), type_="integer"),
+        _text("Data", lambda obj: len(obj.get("data") or ())),
         AGE,
     ),
-    ("", "ServiceAccount"): (_text("Secrets", lambda obj: len(obj.get("secrets") or ()), type_="integer"), AGE),
+    ("", "ServiceAccount"): (_text("Secrets", lambda obj: len(obj.get("secrets") or ())), AGE),
     ("", "Endpoints"): (_text("Endpoints", _endpoints), AGE),
     ("", "Node"): (
         _text("Status", _node_status),
@@ -359,8 +359,8 @@ PRINTERS: dict[tuple[str, str], tuple[Column, ...]] = {
     ("", "LimitRange"): (Column("Created At", "date", read=_at("metadata.creationTimestamp", None)),),
     ("apps", "Deployment"): (
         _text("Ready", _deployment_ready),
-        _text("Up-to-date", _number("status.updatedReplicas"), type_="integer"),
-        _text("Available", _number("status.availableReplicas"), type_="integer"),
+        _text("Up-to-date", _number("status.updatedReplicas")),
+        _text("Available", _number("status.availableReplicas")),
         AGE,
         *_IMAGES,
         _text("Selector", _selector("spec.selector"), 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 import msgspec
@@ -17,10 +17,12 @@ from sandlane.local.apiserver.representation import Representation
 from sandlane.local.apiserver.request_info import RequestInfo
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, expired, invalid, not_found
-from sandlane.local.apiserver.store.objects import Event, ObjectStore, TooOld, Watcher
+from sandlane.local.apiserver.store.objects import Event, Listing, ObjectStore, TooOld, Watcher
 
 BOOKMARK_SECONDS = 60.0
 WATCH_SECONDS = 1800.0
+INCONSISTENT = -1
+"""The version in a continue token that goes on with what there is then."""
 Query = dict[str, str]
 
 
@@ -74,39 +76,45 @@ class Reader:
 
     def list(self, type_: ResourceType, wanted: Filter, query: Query) -> tuple[list[Object], Object]:
         """A page of objects, and the list's metadata. Raises `StatusError` 400 and 410."""
-        limit = _limit(query)
+        limit = (
+            _number(query, "limit") if query.get("resourceVersion") != "0" else 0
+        )  # kube-apiserver's cache knows no pages
         token = query.get("continue", "")
-        after, version = self._continue(token, query) if token else (None, self._store.version)
-        if not token:
-            self._check_version(query)
+        if token:
+            after, version = self._continue(type_, token, query)
+        else:
+            after, version = None, self._check_version(type_, query)
+        try:
+            present = self._store.list_at(type_.storage_key, version, wanted.namespace)
+        except TooOld:
+            raise expired("The resourceVersion for the provided list is too old.") from None
         items: list[Object] = []
         metadata: Object = {"resourceVersion": str(version)}
+        selects = bool(wanted.labels or wanted.fields)
         left = 0
-        for key, stored in self._store.list(type_.storage_key, wanted.namespace):
-            if after is not None and key <= after:
+        for key, stored in present:
+            if (after is not None and key <= after) or (wanted.name and key.name != wanted.name):
                 continue
-            if wanted.name and key.name != wanted.name:
-                continue
-            if limit and len(items) == limit:
+            full = bool(limit) and len(items) == limit
+            if full and not selects:
                 left += 1
-                if wanted.labels or wanted.fields:
-                    obj = self.decode(type_, stored.data)
-                    if not wanted.admits(key, obj):
-                        left -= 1
-                        continue
-                    break
                 continue
             obj = self.decode(type_, stored.data)
-            if wanted.admits(key, obj):
-                items.append(obj)
-                last = key
+            if not wanted.admits(key, obj):
+                continue
+            if full:
+                left = 1
+                break
+            items.append(obj)
+            last = key
         if left:
             metadata["continue"] = _token(version, last)
-            if not wanted.labels and not wanted.fields:
+            if not selects:
                 metadata["remainingItemCount"] = left
         return items, metadata
 
-    def _check_version(self, query: Query) -> None:
+    def _check_version(self, type_: ResourceType, query: Query) -> int:
+        """The version that a list without token is to show. Raises `StatusError` 400, 410, 422 and 504."""
         version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
         faults = Faults()
         if match and not version:
@@ -119,10 +127,12 @@ class Reader:
             faults.forbidden(
                 "resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
             )
+        if "sendInitialEvents" in query:
+            faults.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
         if faults.errors:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
         if not version or version == "0":
-            return
+            return self._store.version
         number = _version(version)
         if number > self._store.version:
             raise StatusError(
@@ -134,10 +144,10 @@ class Reader:
                     "retryAfterSeconds": 1,
                 },
             )
-        if match == "Exact" and number < self._store.oldest:
-            raise expired("The resourceVersion for the provided list is too old.")
+        return number if match == "Exact" else self._store.version
 
-    def _continue(self, token: str, query: Query) -> tuple[Key, int]:
+    def _continue(self, type_: ResourceType, token: str, query: Query) -> tuple[Key, int]:
+        """Where a token goes on, and at which version. Raises `StatusError` 400 and 410."""
         if query.get("resourceVersion") not in (None, "", "0"):
             raise bad_request("specifying resource version is not allowed when using continue")
         try:
@@ -146,12 +156,19 @@ class Reader:
             )
         except (ValueError, msgspec.MsgspecError):
             raise bad_request("continue key is not valid") from None
-        if version < self._store.oldest:
+        after = Key(namespace, name)
+        if version == INCONSISTENT:
+            return after, self._store.version
+        if version < self._store.oldest(type_.storage_key):
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new "
-                "list without the continue parameter."
+                "list without the continue parameter, or use the continue token in this response to retrieve the "
+                "remainder of the results. Continuing with the provided token results in an inconsistent list - "
+                "objects that were created, modified, or deleted between the time the first chunk was returned and now "
+                "may show up in the list.",
+                _token(INCONSISTENT, after),
             )
-        return Key(namespace, name), version
+        return after, version
 
     # -- watch ------------------------------------------------------------------------------------------
 
@@ -166,6 +183,8 @@ class Reader:
             faults.forbidden(
                 "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             )
+            if match:
+                faults.not_supported("resourceVersionMatch", match, ("NotOlderThan",))
         elif initial is None and match:
             faults.forbidden(
                 "resourceVersionMatch",
@@ -173,28 +192,26 @@ class Reader:
             )
         if faults.errors:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
-        since = _version(version) if version not in ("", "0") else None
+        since = _watch_version(version)
+        seconds = _number(query, "timeoutSeconds") or WATCH_SECONDS
         start = self._store.version
         wants_initial = initial == "true" if initial is not None else since is None
         try:
             watcher = self._store.watch(type_.storage_key, start if wants_initial or since is None else since)
         except TooOld:
-            error = expired(f"too old resource version: {since} ({self._store.oldest + 1})")
+            error = expired(f"too old resource version: {since} ({self._store.oldest(type_.storage_key) + 1})")
             return _one_line({"type": "ERROR", "object": error.status()})
-        seconds = float(query.get("timeoutSeconds") or WATCH_SECONDS)
-        return self._events(
-            _Watch(
-                type_, wanted, shape, watcher, wants_initial, start, initial == "true" and bookmarks, bookmarks, seconds
-            )
+        present = self._store.list(type_.storage_key, wanted.namespace) if wants_initial else None
+        marks_end = initial == "true" and bookmarks
+        return _Lines(
+            self._events(_Watch(type_, wanted, shape, watcher, present, start, marks_end, bookmarks, seconds)), watcher
         )
 
-    async def _events(self, watch: _Watch) -> AsyncIterator[bytes]:
+    async def _events(self, watch: _Watch) -> AsyncGenerator[bytes, None]:
         try:
             headers = True
-            if watch.initial:
-                for key, stored in self._store.list(watch.type_.storage_key, watch.wanted.namespace):
-                    if stored.version > watch.start:
-                        continue  # written while the watch was opened: comes as an event
+            if watch.initial is not None:
+                for key, stored in watch.initial:
                     obj = self.decode(watch.type_, stored.data)
                     if watch.wanted.admits(key, obj):
                         yield _line("ADDED", watch.shape.one(watch.type_, obj, headers=headers))
@@ -266,6 +283,8 @@ class Reader:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         resource = watch.type_.resource
         obj: Object = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        if watch.type_.schema is not None and not watch.type_.custom:  # a Go struct is never left out
+            obj |= {field: {} for field in ("spec", "status") if field in watch.type_.schema.properties}
         return watch.shape.one(watch.type_, obj) if watch.shape.kind == "PartialObjectMetadata" else obj
 
 
@@ -275,11 +294,30 @@ class _Watch:
     wanted: Filter
     shape: Representation
     watcher: Watcher
-    initial: bool
+    initial: Listing | None
     start: int
     mark_initial: bool
     bookmarks: bool
     seconds: float
+
+
+class _Lines:
+    """The lines of a watch. Closing it ends the watch even if nobody ever asked for a line."""
+
+    def __init__(self, lines: AsyncGenerator[bytes, None], watcher: Watcher) -> None:
+        self._lines = lines
+        self._watcher = watcher
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._lines)
+
+    async def aclose(self) -> None:
+        """End the watch."""
+        self._watcher.close()
+        await self._lines.aclose()
 
 
 def after_or_deleted(kind: str, event: Event) -> bool:
@@ -295,8 +333,8 @@ async def _one_line(event: Object) -> AsyncIterator[bytes]:
     yield msgspec.json.encode(event) + b"\n"
 
 
-def _limit(query: Query) -> int:
-    text = query.get("limit", "")
+def _number(query: Query, name: str) -> int:
+    text = query.get(name, "")
     if not text:
         return 0
     try:
@@ -313,6 +351,15 @@ def _version(text: str) -> int:
     if number < 0:
         raise bad_request(f"invalid resource version {text!r}")
     return number
+
+
+def _watch_version(text: str) -> int | None:
+    """The version to watch from; None for any. What is no number is a 500 in kube-apiserver too."""
+    if text in ("", "0"):
+        return None
+    if not text.isdecimal():
+        raise StatusError(500, "", f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    return int(text)
 
 
 def _token(version: int, key: Key) -> str:

@@ -12,19 +12,22 @@ from sandlane.local.apiserver.kinds.field_errors import FieldError
 class StatusError(Exception):
     """A request that fails; becomes the answer."""
 
-    def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
+    def __init__(
+        self, code: int, reason: str, message: str, details: Object | None = None, metadata: Object | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
         self.details = details
+        self.metadata = metadata or {}
 
     def status(self) -> Object:
         """The Status object."""
         made: Object = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -104,9 +107,9 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
-def expired(message: str) -> StatusError:
-    """410: a version or a continue token that is too old."""
-    return StatusError(410, "Expired", message)
+def expired(message: str, continue_token: str = "") -> StatusError:
+    """410: a version or a continue token that is too old; `continue_token` goes on from there, inconsistently."""
+    return StatusError(410, "Expired", message, metadata={"continue": continue_token} if continue_token else None)
 
 
 def unsupported_media_type(accepted: Iterable[str]) -> StatusError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 
@@ -20,8 +19,14 @@ from sandlane.local.apiserver.store.journal import Journal, Row
 FIRST_VERSION = 100
 HISTORY = 2000
 """Events kept per resource for watches that resume."""
+HISTORY_BYTES = 32 * 1024 * 1024
+"""Bytes of objects in the events kept per resource."""
 WATCHER_EVENTS = 20_000
 """Events that may wait for one watcher before it is cut off."""
+WATCHER_BYTES = 64 * 1024 * 1024
+"""Bytes of objects in the events that may wait for one watcher."""
+RESTART_GAP = 10_000
+"""Versions left out at each start: one that was seen before a crash but never committed is not given twice."""
 
 
 class StaleVersion(Exception):
@@ -43,6 +48,9 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+Listing = list[tuple[Key, Stored]]
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """A change of one object: `before` is None when it was created, `after` when it was deleted (`last` then holds its
     last state, at the version of the deletion)."""
@@ -53,6 +61,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     after: bytes | None
     last: bytes | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the state that it brings."""
+        return len(self.after or self.last or b"")
+
 
 class Watcher:
     """One watch: events wait here until they are read."""
@@ -62,6 +75,7 @@ class Watcher:
         self._since = since
         self._store = store
         self._events: deque[Event] = deque()
+        self._bytes = 0
         self._wake = asyncio.Event()
         self.overflowed = False
 
@@ -69,16 +83,21 @@ class Watcher:
         """Add an event; too many, and the watch is cut off."""
         if event.version <= self._since:
             return
-        if len(self._events) >= WATCHER_EVENTS:
+        if len(self._events) >= WATCHER_EVENTS or self._bytes > WATCHER_BYTES:
             self.overflowed = True
             self._events.clear()
         if not self.overflowed:
             self._events.append(event)
+            self._bytes += event.size
         self._wake.set()
 
     def pop(self) -> Event | None:
         """The next event, if one waits."""
-        return self._events.popleft() if self._events else None
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        self._bytes -= event.size
+        return event
 
     async def wait(self, seconds: float) -> bool:
         """Wait for an event; whether there is one."""
@@ -97,6 +116,31 @@ class Watcher:
         self._store.unwatch(self)
 
 
+class _History:
+    """The latest events of a resource, bounded in number and in bytes. `floor` is the last version it does not reach."""
+
+    def __init__(self, floor: int) -> None:
+        self.events: deque[Event] = deque()
+        self.floor = floor
+        self._bytes = 0
+
+    def append(self, event: Event) -> None:
+        """Add the newest event; the oldest ones go where it gets too much."""
+        self.events.append(event)
+        self._bytes += event.size
+        while len(self.events) > HISTORY or (self._bytes > HISTORY_BYTES and len(self.events) > 1):
+            gone = self.events.popleft()
+            self._bytes -= gone.size
+            self.floor = gone.version
+
+    def since(self, version: int) -> Iterator[Event]:
+        """The events after a version, newest first."""
+        for event in reversed(self.events):
+            if event.version <= version:
+                return
+            yield event
+
+
 class _Pending(msgspec.Struct):
     storage: StorageKey
     event: Event
@@ -110,7 +154,7 @@ class ObjectStore:
     def __init__(self, journal: Journal | None = None) -> None:
         self._journal = journal
         self._objects: dict[StorageKey, dict[Key, Stored]] = {}
-        self._history: dict[StorageKey, deque[Event]] = {}
+        self._history: dict[StorageKey, _History] = {}
         self._watchers: dict[StorageKey, dict[Watcher, None]] = {}
         self._pending: deque[_Pending] = deque()
         self.version = FIRST_VERSION
@@ -119,7 +163,8 @@ class ObjectStore:
                 objects = self._objects.setdefault((row.group, row.plural), {})
                 assert row.data is not None
                 objects[Key(row.namespace, row.name)] = Stored(row.version, row.data)
-            self.version = max(journal.last_version(), FIRST_VERSION)
+            last = journal.last_version()
+            self.version = last + RESTART_GAP if last else FIRST_VERSION
         self._floor = self.version
         self.published = self.version
         """The version up to which watchers have been told."""
@@ -131,13 +176,29 @@ class ObjectStore:
         """One object."""
         return self._objects.get(storage, {}).get(key)
 
-    def list(self, storage: StorageKey, namespace: str | None = None) -> list[tuple[Key, Stored]]:
+    def list(self, storage: StorageKey, namespace: str | None = None) -> Listing:
         """All objects of a resource, in order of namespace and name."""
         objects = self._objects.get(storage, {})
         chosen = (
             objects if namespace is None else {key: at for key, at in objects.items() if key.namespace == namespace}
         )
         return sorted(chosen.items())
+
+    def list_at(self, storage: StorageKey, version: int, namespace: str | None = None) -> Listing:
+        """The objects as they were at a version. Raises `TooOld`."""
+        if version < self.oldest(storage):
+            raise TooOld
+        undone: dict[Key, Stored | None] = {}
+        for pending in reversed(self._pending):
+            if pending.storage == storage and pending.event.version > version:
+                undone[pending.event.key] = _before(pending.event)
+        if storage in self._history:
+            for event in self._history[storage].since(version):
+                undone[event.key] = _before(event)
+        if not undone:
+            return self.list(storage, namespace)
+        then = {**self._objects.get(storage, {}), **undone}
+        return sorted((key, at) for key, at in then.items() if at is not None and namespace in (None, key.namespace))
 
     def count(self, storage: StorageKey) -> int:
         """How many objects a resource has."""
@@ -209,7 +270,9 @@ class ObjectStore:
 
     def _publish(self, storage: StorageKey, event: Event) -> None:
         self.published = event.version
-        history = self._history.setdefault(storage, deque(maxlen=HISTORY))
+        history = self._history.get(storage)
+        if history is None:
+            history = self._history[storage] = _History(self._floor)
         history.append(event)
         for watcher in list(self._watchers.get(storage, ())):
             watcher.push(event)
@@ -220,14 +283,12 @@ class ObjectStore:
 
     def watch(self, storage: StorageKey, since: int) -> Watcher:
         """Events after version `since`. Raises `TooOld`."""
-        history = self._history.get(storage, ())
-        full = len(history) == HISTORY
-        oldest = history[0].version - 1 if full and history else self._floor
-        if since < oldest:
+        if since < self.oldest(storage):
             raise TooOld
         watcher = Watcher(storage, self, since)
-        for event in history:
-            watcher.push(event)
+        if storage in self._history:
+            for event in reversed(list(self._history[storage].since(since))):
+                watcher.push(event)
         self._watchers.setdefault(storage, {})[watcher] = None
         return watcher
 
@@ -240,10 +301,10 @@ class ObjectStore:
         self._history.clear()
         self._floor = self.version
 
-    @property
-    def oldest(self) -> int:
-        """The version that continue tokens may go back to."""
-        return self._floor
+    def oldest(self, storage: StorageKey) -> int:
+        """The oldest version that watches and lists of a resource may go back to."""
+        history = self._history.get(storage)
+        return history.floor if history is not None else self._floor
 
     def close(self) -> None:
         """Write what waits, and close."""
@@ -251,18 +312,5 @@ class ObjectStore:
             self._journal.close()
 
 
-def labels_of(data: bytes) -> dict[str, str]:
-    """The labels of an object at rest."""
-    labels: dict[str, str] = _labels.decode(data).metadata.labels or {}
-    return labels
-
-
-class _LabelsMeta(msgspec.Struct):
-    labels: dict[str, str] | None = None
-
-
-class _LabelsOnly(msgspec.Struct):
-    metadata: _LabelsMeta
-
-
-_labels: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_LabelsOnly)
+def _before(event: Event) -> Stored | None:
+    return Stored(0, event.before) if event.before is not None else None
