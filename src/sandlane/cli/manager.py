@@ -20,9 +20,17 @@ from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
+from sandlane.routing.controller import RoutingController
+from sandlane.routing.envoy.server import XdsServer
+from sandlane.routing.key import KeySources
+from sandlane.routing.publisher import Publisher
+from sandlane.routing.report import RouteReports
+from sandlane.routing.resources import RouterOptions
 from sandlane.runtime.logging import LEVELS, set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
-from sandlane.runtime.options import ManagerOptions, OptionsError, load_options
+from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
+from sandlane.sandbox.controller import SandboxController
+from sandlane.world.world import World
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +39,9 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     """The manager's options, with those of this product."""
 
     xds_bind_address: str = ""
+    xds_advertise_address: str = ""
+    router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
+    router_replicas: int = 2
     install_crds: bool = False
 
 
@@ -96,3 +107,19 @@ async def run(options: Options, kubeconfig: Path | None) -> None:
 
 def register(manager: Manager, options: Options) -> None:
     """Give the manager all controllers of the product."""
+    world = World.from_cache(manager.cache)
+    server = XdsServer()
+    publisher = Publisher(manager.cache, world, server, manager.clock, KeySources())
+    reports = RouteReports(world, publisher)
+    manager.add_runnable(publisher.run)
+    if options.xds_bind_address:
+
+        async def serve_xds() -> None:
+            async with server.listen(options.xds_bind_address):
+                await asyncio.get_running_loop().create_future()
+
+        manager.add_runnable(serve_xds)
+        host, port = split_address(options.xds_advertise_address or options.xds_bind_address)
+        router = RouterOptions(host, port, options.router_image, options.router_replicas)
+        RoutingController(manager, world, publisher, router).setup_with_manager(manager)
+    SandboxController(manager, world, reports).setup_with_manager(manager)

@@ -187,7 +187,7 @@ def listener(front: FrontDoor, address: str, sources: KeySources) -> Config:
     made: Config = {"name": name, "address": _socket(address, front.listener), "stat_prefix": "door"}
     if front.protocol == "tcp":
         return made | {"filter_chains": [tcp]}
-    http = {
+    http: Config = {
         "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(name, sources)}]
     }
     if front.protocol == "http":

@@ -1,0 +1,226 @@
+"""The routing controller, keyed by Service: runs the router, turns Services to it, and turns them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from sandlane.api import reasons
+from sandlane.api.labels import ROUTER
+from sandlane.kube.apply import Applier, NotOwned
+from sandlane.kube.client import PatchType
+from sandlane.kube.errors import Conflict, Invalid, NotFound
+from sandlane.kube.resource import (
+    DEPLOYMENTS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    ROUTE_GROUPS,
+    SANDBOXES,
+    SERVICES,
+    Key,
+)
+from sandlane.routing.build import ALWAYS, listeners, mode, not_routable, overrides
+from sandlane.routing.names import ROUTER as ROUTER_NAME
+from sandlane.routing.names import SHADOW_OF, shadow_name
+from sandlane.routing.publisher import Publisher
+from sandlane.routing.resources import RouterOptions, allocate, router_budget, router_deployment, shadow_service
+from sandlane.routing.turning import Patch, is_right, is_turned, turn, turn_back
+from sandlane.runtime.controller import Controller
+from sandlane.runtime.manager import Manager
+from sandlane.runtime.recorder import WARNING
+from sandlane.runtime.result import Request, Result, TransientError
+from sandlane.world.records import Deployment, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.world import SELECTORS, World, ours
+
+log = structlog.get_logger(__name__)
+
+WAIT = 1.0
+"""Seconds until a step that waits for a router is looked at again, if no change wakes it before."""
+DRAIN = 5.0
+"""Seconds between turning a Service back and taking its listeners away."""
+
+
+class RoutingController:
+    """Turns Services that have overrides (or shall always be routed) to the router, step by step."""
+
+    def __init__(self, manager: Manager, world: World, publisher: Publisher, options: RouterOptions) -> None:
+        self._world = world
+        self._publisher = publisher
+        self._options = options
+        self._client = manager.client
+        self._cache = manager.cache
+        self._clock = manager.clock
+        self._recorder = manager.recorder
+        self._applier = Applier(manager.client, manager.cache)
+        self._turned_back: dict[Key, float] = {}
+
+    def setup_with_manager(self, manager: Manager) -> Controller:
+        """Say who wakes it."""
+        controller = (
+            Controller.managed_by(manager)
+            .named("routing")
+            .for_(SERVICES, Service)
+            .owns(SERVICES, Service)
+            .watches(SANDBOXES, Sandbox, to_requests=_services_of)
+            .watches(ROUTE_GROUPS, RouteGroup, to_requests=lambda group: [])
+            .watches(PODS, Pod, to_requests=self._services_of_router, label_selector=SELECTORS["pods"])
+            .watches(DEPLOYMENTS, Deployment, to_requests=self._services_of_router)
+            .complete(self)
+        )
+
+        def namespace_changed(namespace: str) -> None:
+            for key in self._routed(namespace):
+                controller.enqueue(key)
+
+        self._publisher.subscribe(namespace_changed)
+        return controller
+
+    async def reconcile(self, request: Request) -> Result:
+        """Drive one Service to where its requests should go."""
+        service = self._world.services.get(request)
+        if service is None or service.metadata.deleting or ours(service):
+            return Result.done()
+        original = self._world.original(service)
+        problem = not_routable(original)
+        wanted = not problem and self._wanted(service)
+        if problem and is_turned(service):
+            self._recorder.event(SERVICES, service.metadata, reasons.SERVICE_NOT_ROUTABLE, problem, kind=WARNING)
+        if not wanted:
+            return await self._release(service)
+        remembered = listeners(self._world, service)
+        ports = [port.port for port in original.spec.ports]
+        allocated = allocate(ports, remembered, self._taken(service))
+        await self._ensure(request.namespace)
+        await self._applier.ensure(SERVICES, shadow_service(service, original, allocated), owner=service.metadata)
+        if is_turned(service) and not self._publisher.routers(request.namespace):
+            return await self._fail_open(service, allocated)
+        if is_turned(service) and is_right(service, allocated):
+            return Result.done()
+        if waiting := self._not_ready(service, allocated):
+            log.debug("turn_waits", service=str(request), why=waiting)
+            return Result.requeue_after(WAIT)
+        await self._patch(service, turn(service.object(), allocated))
+        log.info("turned", service=str(request))
+        return Result.done()
+
+    def _wanted(self, service: Service) -> bool:
+        """Whether the Service's requests have to go through the router."""
+        if mode(service) == ALWAYS:
+            return True
+        namespace, name = service.metadata.key
+        return any((door.namespace, door.service) == (namespace, name) for door in overrides(self._world))
+
+    def _not_ready(self, service: Service, allocated: dict[int, int]) -> str:
+        """Why the Service cannot be turned yet; empty when every router serves its doors."""
+        if listeners(self._world, service) != allocated:
+            return "its shadow is not seen yet"
+        namespace, name = service.metadata.key
+        fronts = {
+            front.door.port: front.listener
+            for front in self._publisher.table.of_namespace(namespace)
+            if front.door.service == name
+        }
+        if fronts != allocated:
+            return "its doors are not in the table yet"
+        return "; ".join(self._publisher.behind(namespace))
+
+    async def _ensure(self, namespace: str) -> None:
+        """The namespace's router. Raises `TransientError` when a stranger has its name."""
+        try:
+            await self._applier.ensure(DEPLOYMENTS, router_deployment(namespace, self._options))
+            await self._applier.ensure(POD_DISRUPTION_BUDGETS, router_budget(namespace))
+        except NotOwned as error:
+            raise TransientError(str(error)) from error
+
+    async def _fail_open(self, service: Service, allocated: dict[int, int]) -> Result:
+        """No router is ready: the baseline must go on without it."""
+        message = "no router is ready: the Service is turned back until one is"
+        self._recorder.event(SERVICES, service.metadata, reasons.ROUTER_UNAVAILABLE, message, kind=WARNING)
+        await self._patch(service, turn_back(service.object(), allocated))
+        return Result.requeue_after(WAIT)
+
+    async def _release(self, service: Service) -> Result:
+        """Turn a Service back; its shadow goes after a drain, the router with the last shadow."""
+        key = service.metadata.key
+        if is_turned(service):
+            await self._patch(service, turn_back(service.object(), listeners(self._world, service)))
+            self._turned_back[key] = self._clock.monotonic()
+            log.info("turned_back", service=str(key))
+            return Result.requeue_after(DRAIN)
+        shadow = self._world.services.get(Key(key.namespace, shadow_name(key.name)))
+        if shadow is None:
+            return Result.done()
+        waited = self._clock.monotonic() - self._turned_back.get(key, float("-inf"))
+        if waited < DRAIN:
+            return Result.requeue_after(DRAIN - waited)
+        self._turned_back.pop(key, None)
+        await self._applier.remove(SERVICES, shadow.metadata.key, owner=service.metadata)
+        others = [each for each in self._shadows(key.namespace) if each.metadata.key != shadow.metadata.key]
+        if not others:
+            await self._applier.remove(DEPLOYMENTS, Key(key.namespace, ROUTER_NAME))
+            await self._delete_budget(key.namespace)
+        return Result.done()
+
+    async def _delete_budget(self, namespace: str) -> None:
+        try:
+            await self._client.delete(POD_DISRUPTION_BUDGETS, ROUTER_NAME, namespace)
+        except NotFound:
+            pass
+
+    async def _patch(self, service: Service, patch: Patch) -> None:
+        """Write the Service as it was computed. Raises `Conflict` when somebody was faster."""
+        namespace, name = service.metadata.key
+        try:
+            written = await self._client.patch(SERVICES, name, patch, namespace=namespace, patch_type=PatchType.JSON)
+        except Invalid as error:
+            raise Conflict(409, "Conflict", str(error), {}) from error  # the version test of the patch failed
+        self._cache.observe(SERVICES, written)
+
+    async def restore_all(self) -> list[str]:
+        """Turn every Service back and remove what routing made (for uninstall); what was done, in words."""
+        done = []
+        for service in list(self._world.services):
+            if is_turned(service):
+                await self._patch(service, turn_back(service.object(), listeners(self._world, service)))
+                done.append(f"Service {service.metadata.key} turned back")
+        for service in list(self._world.services):
+            if SHADOW_OF in service.metadata.annotations and ours(service):
+                await self._client.delete(SERVICES, service.metadata.name, service.metadata.namespace)
+                done.append(f"Service {service.metadata.key} removed")
+        for deployment in list(self._world.deployments):
+            if deployment.metadata.name == ROUTER_NAME and ROUTER in deployment.metadata.labels:
+                await self._client.delete(DEPLOYMENTS, ROUTER_NAME, deployment.metadata.namespace)
+                await self._delete_budget(deployment.metadata.namespace)
+                done.append(f"router of namespace {deployment.metadata.namespace} removed")
+        return done
+
+    # -- who is meant -----------------------------------------------------------------------------------
+
+    def _shadows(self, namespace: str) -> list[Service]:
+        return [each for each in self._world.services.list(namespace) if SHADOW_OF in each.metadata.annotations]
+
+    def _taken(self, service: Service) -> set[int]:
+        """Router ports that other Services of the namespace have."""
+        own = service.metadata.key
+        taken: set[int] = set()
+        for shadow in self._shadows(own.namespace):
+            key = Key(own.namespace, shadow.metadata.annotations[SHADOW_OF])
+            other = self._world.services.get(key)
+            if other is not None and key != own:
+                taken |= set(listeners(self._world, other).values())
+        return taken
+
+    def _routed(self, namespace: str) -> list[Key]:
+        """The Services of a namespace that have a shadow."""
+        return [Key(namespace, shadow.metadata.annotations[SHADOW_OF]) for shadow in self._shadows(namespace)]
+
+    def _services_of_router(self, record: Pod | Deployment) -> Iterable[Key]:
+        return self._routed(record.metadata.namespace) if ROUTER in record.metadata.labels else []
+
+
+def _services_of(sandbox: Sandbox) -> Iterable[Key]:
+    """The Services that a sandbox's forks stand in for."""
+    return [
+        Key(sandbox.metadata.namespace, service.from_) for fork in sandbox.status.forks for service in fork.services
+    ]

@@ -1,0 +1,134 @@
+"""Keeps the route table in step with the world and publishes it to the routers; and knows which routers serve it.
+
+Runs on every replica of the manager. `Publisher.run` owns its only task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from sandlane.api.labels import ROUTER, SANDBOX
+from sandlane.kube.cache import Cache, Change
+from sandlane.kube.clock import Clock
+from sandlane.kube.resource import ENDPOINT_SLICES, NAMESPACES, PODS, ROUTE_GROUPS, SANDBOXES, SERVICES
+from sandlane.routing.build import build
+from sandlane.routing.envoy.delta import LISTENER
+from sandlane.routing.envoy.server import XdsServer
+from sandlane.routing.envoy.translate import listeners, shared
+from sandlane.routing.key import KeySources
+from sandlane.routing.names import router_group
+from sandlane.routing.table import RouteTable
+from sandlane.world.records import EndpointSlice, Namespace, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.world import SELECTORS, World
+
+log = structlog.get_logger(__name__)
+
+SETTLE = 0.01
+"""Seconds that changes are gathered before the table is built again."""
+
+
+class Publisher:
+    """The live route table."""
+
+    def __init__(self, cache: Cache, world: World, server: XdsServer, clock: Clock, sources: KeySources) -> None:
+        self.table = RouteTable()
+        self._world = world
+        self._server = server
+        self._clock = clock
+        self._sources = sources
+        self._dirty = asyncio.Event()
+        self._groups: dict[str, str] = {}  # xDS group -> namespace
+        self._listeners: list[Callable[[str], None]] = []
+        kinds: tuple[tuple[Any, type[Any]], ...] = (
+            (SANDBOXES, Sandbox),
+            (ROUTE_GROUPS, RouteGroup),
+            (SERVICES, Service),
+            (ENDPOINT_SLICES, EndpointSlice),
+            (NAMESPACES, Namespace),
+        )
+        for resource, record_type in kinds:
+            cache.informer(resource, record_type).add_handler(lambda change: self._dirty.set())
+        pods = cache.informer(PODS, Pod, label_selector=SELECTORS["pods"])
+        pods.add_handler(self._pod_changed)
+        server.subscribe(self._client_changed)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with a namespace whenever its table, or what its routers serve of it, may have changed."""
+        self._listeners.append(listener)
+
+    def routers(self, namespace: str) -> list[Pod]:
+        """The ready routers of a namespace."""
+        return [
+            pod
+            for pod in self._world.pods.list(namespace)
+            if ROUTER in pod.metadata.labels and SANDBOX not in pod.metadata.labels and pod.ready
+        ]
+
+    def behind(self, namespace: str) -> list[str]:
+        """Why the routers of a namespace do not all serve the table as it is now; empty when they do."""
+        routers = self.routers(namespace)
+        if not routers:
+            return ["no router is ready"]
+        if self._dirty.is_set():
+            return ["the table is being built"]
+        late = []
+        for pod in routers:
+            group = router_group(namespace, pod.status.pod_ip)
+            clients = self._server.clients(group)
+            if not clients:
+                late.append(f"router {pod.metadata.name} is not connected to this manager")
+            elif self._server.behind(group):
+                late.append(f"router {pod.metadata.name} has not confirmed the last change")
+        return late
+
+    async def run(self) -> None:
+        """Build and publish whenever something has changed, until cancelled."""
+        while True:
+            await self._dirty.wait()
+            await self._clock.sleep(SETTLE)
+            self._dirty.clear()
+            self._publish()
+
+    def _publish(self) -> None:
+        world = self._world
+        self.table = table = build(world)
+        digest = table.digest
+        groups: dict[str, str] = {}
+        by_namespace: dict[str, Any] = {}
+        for pod in world.pods:
+            address = pod.status.pod_ip
+            if ROUTER not in pod.metadata.labels or not address or pod.metadata.deleting:
+                continue
+            namespace = pod.metadata.namespace
+            doors = table.of_namespace(namespace)
+            if namespace not in by_namespace:
+                by_namespace[namespace] = shared(world, doors, digest, self._sources)
+            group = router_group(namespace, address)
+            groups[group] = namespace
+            own = {LISTENER: listeners(doors, address, self._sources)}
+            self._server.publish(group, {**by_namespace[namespace], **own})
+        gone = self._groups.keys() - groups.keys()
+        for group in gone:
+            self._server.withdraw(group)
+        told = set(groups.values()) | set(self._groups.values()) | {door.namespace for door in table.doors}
+        self._groups = groups
+        for namespace in sorted(told):
+            self._tell(namespace)
+
+    def _pod_changed(self, change: Change[Pod]) -> None:
+        pod = change.new or change.old
+        if pod is not None and ROUTER in pod.metadata.labels:
+            self._dirty.set()
+
+    def _client_changed(self, group: str) -> None:
+        namespace = self._groups.get(group)
+        if namespace is not None:
+            self._tell(namespace)
+
+    def _tell(self, namespace: str) -> None:
+        for listener in self._listeners:
+            listener(namespace)

@@ -1,0 +1,121 @@
+"""What the routers say about sandboxes and route groups: whether their routes are programmed, and still served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from sandlane.api import reasons
+from sandlane.kube.resource import Key
+from sandlane.routing.build import not_routable, sandbox_routes
+from sandlane.routing.groups import matched_sandboxes
+from sandlane.routing.publisher import Publisher
+from sandlane.routing.table import Door, Override
+from sandlane.routing.turning import is_right, is_turned
+from sandlane.world.records import Sandbox, Service
+from sandlane.world.world import World
+
+Callback = Callable[[str, Key], None]
+
+
+class RouteReport(msgspec.Struct, frozen=True):
+    """`programmed`: every ready router serves the routes as they should be now. `served`: some router still has one."""
+
+    programmed: bool
+    reason: str = ""
+    message: str = ""
+    served: bool = False
+
+
+class RouteReports:
+    """Answers for sandboxes and route groups from the live table, and says when an answer changes."""
+
+    def __init__(self, world: World, publisher: Publisher) -> None:
+        self._world = world
+        self._publisher = publisher
+        self._callbacks: list[Callback] = []
+        self._last: dict[tuple[str, Key], RouteReport | None] = {}
+        publisher.subscribe(self._namespace_changed)
+
+    def subscribe(self, callback: Callback) -> None:
+        """Call back with kind and key whenever a report changes."""
+        self._callbacks.append(callback)
+
+    def sandbox(self, key: Key) -> RouteReport | None:
+        """The report of a sandbox under its own key."""
+        sandbox = self._world.sandboxes.get(key)
+        if sandbox is None:
+            return None
+        via = f"Sandbox {key}"
+        return self._report(list(sandbox_routes(sandbox, via)), via, [sandbox])
+
+    def route_group(self, key: Key) -> RouteReport | None:
+        """The report of a route group."""
+        group = self._world.route_groups.get(key)
+        if group is None:
+            return None
+        via = f"RouteGroup {key}"
+        sandboxes = matched_sandboxes(self._world, group)
+        wanted: dict[Door, Override] = {}
+        for sandbox in sandboxes:
+            for door, override in sandbox_routes(sandbox, via):
+                wanted.setdefault(door, override)
+        return self._report(list(wanted.items()), via, sandboxes)
+
+    def _report(self, wanted: list[tuple[Door, Override]], via: str, sandboxes: list[Sandbox]) -> RouteReport:
+        table = self._publisher.table
+        in_table = {
+            door.namespace for door, front in table.doors.items() for o in front.overrides.values() if o.via == via
+        }
+        namespaces = in_table | {sandbox.metadata.namespace for sandbox in sandboxes}
+        late = [why for namespace in sorted(namespaces) for why in self._late(namespace)]
+        served = bool(in_table) or bool(late and any(self._publisher.routers(each) for each in namespaces))
+        for door, override in wanted:
+            problem = self._problem(door, override, via)
+            if problem is not None:
+                return RouteReport(False, *problem, served=served)
+        if wanted and late:
+            return RouteReport(False, reasons.PROGRESSING, "; ".join(late), served=served)
+        return RouteReport(True, served=served)
+
+    def _late(self, namespace: str) -> list[str]:
+        """Why the routers of a namespace are behind; nothing where there are none and none is needed."""
+        if not self._publisher.routers(namespace) and not self._publisher.table.of_namespace(namespace):
+            return []
+        return self._publisher.behind(namespace)
+
+    def _problem(self, door: Door, override: Override, via: str) -> tuple[str, str] | None:
+        """Why one route is not served yet: reason and message."""
+        service = self._world.services.get(Key(door.namespace, door.service))
+        if service is None:
+            return None  # it is gone: the sandbox's status will follow
+        if why := not_routable(self._world.original(service)):
+            return reasons.SERVICE_NOT_ROUTABLE, f"Service {door.service} cannot be routed by key: {why}"
+        front = self._publisher.table.doors.get(door)
+        if front is None:
+            return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"
+        if not is_turned(service) or not is_right(service, _others(service) | {door.port: front.listener}):
+            return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"
+        if not any(o.via == via and o.backend == override.backend for o in front.overrides.values()):
+            return reasons.PROGRESSING, f"the route for Service {door.service} is not in the table yet"
+        return None
+
+    def _namespace_changed(self, namespace: str) -> None:
+        """Tell those whose report is another one now."""
+        for sandbox in self._world.sandboxes.list(namespace):
+            self._compare("Sandbox", sandbox.metadata.key, self.sandbox(sandbox.metadata.key))
+        for group in self._world.route_groups:
+            self._compare("RouteGroup", group.metadata.key, self.route_group(group.metadata.key))
+
+    def _compare(self, kind: str, key: Key, report: RouteReport | None) -> None:
+        if self._last.get((kind, key)) == report:
+            return
+        self._last[(kind, key)] = report
+        for callback in self._callbacks:
+            callback(kind, key)
+
+
+def _others(service: Service) -> dict[int, int]:
+    """The other ports of a turned Service count as right here: each door is looked at by itself."""
+    return {port.port: port.target_port for port in service.spec.ports if isinstance(port.target_port, int)}

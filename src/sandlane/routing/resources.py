@@ -1,0 +1,160 @@
+"""The objects that routing makes: the router of a namespace, and the shadow of a Service. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL, ROUTER, ROUTER_PODS
+from sandlane.kube.resource import Object
+from sandlane.routing.envoy.bootstrap import router_bootstrap
+from sandlane.routing.names import (
+    FIRST_LISTENER,
+    LAST_LISTENER,
+    LISTENERS,
+    READY_PORT,
+    SHADOW_OF,
+    router_group,
+    shadow_name,
+)
+from sandlane.routing.names import ROUTER as ROUTER_NAME
+from sandlane.world.records import Service
+
+ROUTER_SELECTOR = ROUTER_PODS
+_PORT_FIELDS = ("name", "port", "protocol", "appProtocol")
+
+
+class RouterOptions(msgspec.Struct, frozen=True):
+    """How routers run: their image, how many, and where they find the xDS server."""
+
+    xds_host: str
+    xds_port: int
+    image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
+    replicas: int = 2
+    labels: Mapping[str, str] = {}
+
+
+def router_deployment(namespace: str, options: RouterOptions) -> Object:
+    """The router of a namespace: Envoy, restricted, ready once it serves its table."""
+    group = router_group(namespace, "$(POD_IP)")
+    bootstrap = json.dumps(router_bootstrap(options.xds_host, options.xds_port, group), separators=(",", ":"))
+    container = {
+        "name": "envoy",
+        "image": options.image,
+        "args": ["--config-yaml", bootstrap, "--concurrency", "1", "--drain-time-s", "30", "--log-level", "warning"],
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+        ],
+        "ports": [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
+        "readinessProbe": {
+            "httpGet": {"path": "/", "port": "ready", "scheme": "HTTP"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 1,
+            "successThreshold": 1,
+            "failureThreshold": 3,
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": ROUTER_SELECTOR},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": ROUTER_NAME, "namespace": namespace, "labels": dict(ROUTER_PODS)},
+        "spec": {
+            "replicas": options.replicas,
+            "selector": {"matchLabels": ROUTER_SELECTOR},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {
+                "metadata": {"labels": {**options.labels, **ROUTER_PODS}},
+                "spec": {
+                    "containers": [container],
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 30,
+                    "topologySpreadConstraints": [spread],
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                },
+            },
+        },
+    }
+
+
+def router_budget(namespace: str) -> Object:
+    """One router stays while nodes are drained."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": ROUTER_NAME, "namespace": namespace, "labels": dict(ROUTER_PODS)},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": ROUTER_SELECTOR}},
+    }
+
+
+def shadow_service(service: Service, original: Service, listeners: Mapping[int, int]) -> Object:
+    """A Service with the original's selector and ports, owned by it: its endpoints are the baseline."""
+    spec = json.loads(original_spec(service, original))
+    metadata = service.metadata
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "name": metadata.name,
+        "uid": metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    ports = [{key: value for key, value in port.items() if key != "nodePort"} for port in spec["ports"]]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": shadow_name(metadata.name),
+            "namespace": metadata.namespace,
+            "labels": {MANAGED_BY: MANAGER, ROUTER: "shadow"},
+            "annotations": {
+                SHADOW_OF: metadata.name,
+                LISTENERS: json.dumps({str(port): listeners[port] for port in sorted(listeners)}),
+            },
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "selector": spec["selector"],
+            "ports": ports,
+            "publishNotReadyAddresses": original.spec.publish_not_ready_addresses,
+        },
+    }
+
+
+def original_spec(service: Service, original: Service) -> str:
+    """`selector` and `ports` as the owner wrote them, as JSON for the annotation."""
+    saved = service.metadata.annotations.get(ORIGINAL)
+    if saved is not None:
+        return saved
+    spec = service.object()["spec"]
+    return json.dumps({"selector": spec.get("selector") or {}, "ports": spec["ports"]}, separators=(",", ":"))
+
+
+def allocate(wanted: list[int], remembered: Mapping[int, int], taken: set[int]) -> dict[int, int]:
+    """Router ports for Service ports: those remembered, and the lowest free ones for the rest."""
+    made = {port: remembered[port] for port in wanted if port in remembered}
+    used = taken | set(made.values())
+    free = (number for number in range(FIRST_LISTENER, LAST_LISTENER + 1) if number not in used)
+    for port in wanted:
+        if port not in made:
+            made[port] = next(free)
+    return made
