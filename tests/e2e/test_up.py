@@ -1,0 +1,195 @@
+"""`sandlane up` with real processes, a real Envoy and the real kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BIN = Path(sys.executable).parent
+DEADLINE = 60.0
+
+
+class Cluster:
+    """A local cluster in a directory, used as its user would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def sandlane(self, *args: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run `sandlane ...` on this cluster."""
+        command = [str(BIN / "sandlane"), *args, "--data-dir", str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE, stdin=subprocess.DEVNULL)
+        if code is not None and done.returncode != code:
+            raise AssertionError(f"{' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}{self.logs()}")
+        return done
+
+    def kubectl(self, *args: str, stdin: str = "") -> str:
+        """Run `kubectl ...` on this cluster and give its output."""
+        command = [str(BIN / "kubectl"), "--kubeconfig", str(self.folder / "kubeconfig"), *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, input=stdin)
+        if done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(args)}: exit {done.returncode}\n{done.stderr}{self.logs()}")
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        """`sandlane status -o json`."""
+        found: dict[str, Any] = json.loads(self.sandlane("status", "-o", "json", code=None).stdout)
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """The supervised processes."""
+        return {p["name"]: p["pid"] for p in self.status()["processes"]}
+
+    def logs(self) -> str:
+        """The ends of all logs."""
+        parts = [f"--- {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("logs/*.log"))]
+        return "\n".join(["", *parts])
+
+
+def until(check: Callable[[], Any], what: str) -> Any:
+    """Repeat a check until it gives something true; failures count as false."""
+    end, last = time.monotonic() + DEADLINE, None
+    while time.monotonic() < end:
+        try:
+            if found := check():
+                return found
+        except (AssertionError, OSError) as error:
+            last = error
+        time.sleep(0.05)
+    raise AssertionError(f"not so after {DEADLINE:.0f} s: {what}") from last
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of all processes that mention the directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if str(folder) in line:
+                found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that is ready, for all tests of this file."""
+    made = Cluster(tmp_path_factory.mktemp("up") / "data")
+    made.sandlane("up", "--detach")
+    try:
+        yield made
+    finally:
+        made.sandlane("down", code=None)
+
+
+def test_everything_is_ready(cluster: Cluster) -> None:
+    """After `up --detach` every part is ready, and kubectl works with the kubeconfig."""
+    state = cluster.status()
+    assert state["ready"]
+    assert {p["name"] for p in state["processes"]} == {"apiserver", "agent", "proxy", "manager"}
+    assert "kube-system" in cluster.kubectl("get", "namespaces", "-o", "name")
+    assert "sandboxes" in cluster.kubectl("api-resources", "--api-group=sandlane.dev", "-o", "name")
+
+
+def test_a_second_up_says_so(cluster: Cluster) -> None:
+    """`up` on a running directory fails with the process and the way in."""
+    done = cluster.sandlane("up", "--detach", code=1)
+    assert f"already runs in {cluster.folder} (process {cluster.status()['pid']})" in done.stderr
+
+
+def test_the_api_server_is_reached_through_its_service(cluster: Cluster) -> None:
+    """The Service `kubernetes` answers on its cluster IP, with a certificate for that address."""
+    url = cluster.sandlane("url", "kubernetes").stdout.strip()
+    config = json.loads((cluster.folder / "kubeconfig").read_text())
+    config["clusters"][0]["cluster"]["server"] = url
+    other = cluster.folder / "through-service.json"
+    other.write_text(json.dumps(config))
+    done = subprocess.run(
+        [str(BIN / "kubectl"), "--kubeconfig", str(other), "get", "--raw", "/readyz"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "ok"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["manager", "proxy", "agent", "apiserver"])
+def test_a_killed_process_comes_back(cluster: Cluster, name: str) -> None:
+    """After kill -9 of a part the cluster becomes ready again, with its state, and says what happened."""
+    cluster.kubectl("create", "configmap", f"before-{name}")
+    before = cluster.pids()[name]
+    os.kill(before, signal.SIGKILL)
+    until(lambda: cluster.pids()[name] not in (None, before) and cluster.status()["ready"], "ready again")
+    (process,) = [p for p in cluster.status()["processes"] if p["name"] == name]
+    assert process["restarts"] >= 1
+    assert process["lastEnd"] == "killed by SIGKILL"
+    assert f"configmap/before-{name}" in cluster.kubectl("get", "configmap", f"before-{name}", "-o", "name")
+
+
+def test_a_taken_port_is_said(tmp_path: Path) -> None:
+    """When somebody listens on the wanted port, `up` fails with the port and leaves nothing behind."""
+    other = Cluster(tmp_path / "data")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = other.sandlane("up", "--detach", "--port", str(port), code=1)
+    assert f"port {port}" in done.stderr
+    assert processes_of(other.folder) == []
+
+
+def test_down_ends_everything_and_up_finds_the_state_again(tmp_path: Path) -> None:
+    """After `down` no process is left; the next `up` has the objects and addresses of before."""
+    own = Cluster(tmp_path / "data")
+    own.sandlane("up", "--detach")
+    try:
+        own.kubectl("create", "service", "clusterip", "kept", "--tcp=80:80")
+        address = own.kubectl("get", "service", "kept", "-o", "jsonpath={.spec.clusterIP}")
+        own.sandlane("down")
+        assert processes_of(own.folder) == []
+        assert own.sandlane("status", code=3).returncode == 3
+        own.sandlane("up", "--detach")
+        assert own.kubectl("get", "service", "kept", "-o", "jsonpath={.spec.clusterIP}") == address
+    finally:
+        own.sandlane("down", code=None)
+
+
+def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    """After kill -9 of the supervisor all its processes are gone, and `up` works again."""
+    own = Cluster(tmp_path / "data")
+    own.sandlane("up", "--detach")
+    try:
+        os.kill(own.status()["pid"], signal.SIGKILL)
+        until(lambda: not processes_of(own.folder), "no process is left")
+        own.sandlane("up", "--detach")
+    finally:
+        own.sandlane("down", code=None)
+
+
+def test_up_in_the_foreground_ends_with_its_signal(tmp_path: Path) -> None:
+    """`up` without --detach prints progress, stays, and ends everything on Ctrl-C."""
+    folder = tmp_path / "data"
+    command = [str(BIN / "sandlane"), "up", "--data-dir", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        seen = ""
+        while "export KUBECONFIG" not in seen:
+            line = running.stdout.readline()
+            assert line, seen
+            seen += line
+        running.send_signal(signal.SIGINT)
+        assert running.wait(DEADLINE) == 0
+    assert "✓ Service proxy" in seen
+    assert processes_of(folder) == []
