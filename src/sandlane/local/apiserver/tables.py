@@ -10,6 +10,7 @@ from typing import Any
 from sandlane.kube.clock import SystemClock, parse_timestamp
 from sandlane.kube.resource import Object, Resource
 from sandlane.local.apiserver.printers import PRINTERS
+from sandlane.local.apiserver.printers_data import DATA_PRINTERS
 from sandlane.local.apiserver.resource_type import Column, ResourceType
 from sandlane.local.apiserver.schema import Schema
 
@@ -56,7 +57,8 @@ def duration(seconds: float) -> str:
 
 def builtin_columns(resource: Resource) -> tuple[Column, ...]:
     """The columns of a built-in kind beside its name; `Age` alone for those without a printer of their own."""
-    return PRINTERS.get((resource.group, resource.kind), ())
+    key = (resource.group, resource.kind)
+    return PRINTERS.get(key) or DATA_PRINTERS.get(key, ())
 
 
 def table_columns(type_: ResourceType) -> list[Object]:

@@ -37,6 +37,7 @@ from sandlane.local.apiserver.status import (
 from sandlane.local.apiserver.store.objects import ObjectStore, StaleVersion, StorageFull, Stored
 
 ATTEMPTS = 30
+POD_ACTIONS = ("binding", "ephemeralcontainers", "resize")
 NAMESPACES: StorageKey = ("", "namespaces")
 
 
@@ -170,7 +171,7 @@ class Writer:
         meta.prepare_update(type_, new, old)
         if write.subresource == "status":
             new = meta.with_status(old, new)
-        elif write.subresource not in ("", "scale", "finalize", "approval", "ephemeralcontainers", "binding"):
+        elif write.subresource not in ("", "scale", "finalize", "approval", *POD_ACTIONS):
             raise bad_request(f"{write.subresource} cannot be changed")
         type_.strategy.default(new)
         new = await self._mutated(write, "UPDATE", new, old)
@@ -179,7 +180,11 @@ class Writer:
         elif write.subresource == "status":
             self._keep_generation(new, old)
         errors = meta.check_update(new, old)
-        self._refuse(type_, new, [*errors, *type_.strategy.validate_update(new, old)])
+        if write.subresource in POD_ACTIONS:  # they change what an update of a Pod may not
+            errors += type_.strategy.validate_create(new)
+        else:
+            errors += type_.strategy.validate_update(new, old)
+        self._refuse(type_, new, errors)
         if write.subresource == "":
             write.warnings += type_.strategy.warnings(new)
             self._allocate(type_, new, old)
