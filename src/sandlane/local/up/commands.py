@@ -29,8 +29,8 @@ def commands(data: DataDir, settings: Settings, images: Path | None, clock: Cloc
         return
 
     async def known() -> None:
-        """Wait for the API server's kubeconfig, which it writes before it serves."""
-        while not data.kubeconfig.exists():
+        """Wait for the API server's kubeconfig, which it writes before it serves; an old one may name another port."""
+        while not (data.kubeconfig.exists() and settings.server.encode() in data.kubeconfig.read_bytes()):
             await clock.sleep(_PAUSE)
 
     async def agent_listens() -> None:

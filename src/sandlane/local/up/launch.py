@@ -67,6 +67,26 @@ def start_detached(
             start_new_session=True,
             cwd="/",
         )
+    try:
+        return _wait_ready(data, clock, sleep, supervisor, offset, report)
+    except (StartFailed, KeyboardInterrupt):
+        if supervisor.poll() is None:
+            supervisor.terminate()
+            try:
+                supervisor.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                supervisor.kill()
+        raise
+
+
+def _wait_ready(
+    data: DataDir,
+    clock: Clock,
+    sleep: Callable[[float], None],
+    supervisor: subprocess.Popen[bytes],
+    offset: int,
+    report: Callable[[ClusterState], None],
+) -> ClusterState:
     end = clock.monotonic() + START_SECONDS
     state: ClusterState | None = None
     while True:
@@ -79,13 +99,7 @@ def start_detached(
         if code is not None:
             raise StartFailed(_why(data, state, offset))
         if clock.monotonic() > end:
-            why = _why(data, state, offset)
-            supervisor.terminate()
-            try:
-                supervisor.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                supervisor.kill()
-            raise StartFailed(f"not ready after {START_SECONDS:.0f} s: {why}")
+            raise StartFailed(f"not ready after {START_SECONDS:.0f} s: {_why(data, state, offset)}")
         sleep(_PAUSE)
 
 
