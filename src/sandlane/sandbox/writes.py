@@ -52,7 +52,8 @@ class Writes:
         self, sandbox: Sandbox, plan: Plan, report: RouteReport | None, announcer: Announcer
     ) -> None:
         """Delete what is not asked for any more, once no router leads there."""
-        if report is not None and report.served and not report.programmed:
+        remaining = bool(sandbox.spec.forks or sandbox.spec.local)
+        if report is not None and report.served and not (report.programmed and remaining):
             return
         gone = []
         for resource, key in plan.superfluous(self._world, sandbox):

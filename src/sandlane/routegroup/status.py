@@ -1,0 +1,138 @@
+"""What is observed of a RouteGroup, as its status. Pure; the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from sandlane.api import reasons
+from sandlane.api.limits import Settings
+from sandlane.api.reasons import explained
+from sandlane.api.ttl import Expiry, expiry
+from sandlane.api.types import EndpointStatus, RouteGroupStatus
+from sandlane.kube.clock import timestamp
+from sandlane.routegroup.plan import Compiled
+from sandlane.runtime.status import Verdict, verdict_of, with_verdicts
+from sandlane.world.records import RouteGroup
+from sandlane.world.reports import RouteReport
+
+CONDITIONS = ("Accepted", "Conflicted", "SandboxesReady", "RoutesProgrammed", "Ready")
+
+
+def observe(
+    group: RouteGroup, compiled: Compiled, report: RouteReport | None, *, now: datetime, settings: Settings
+) -> RouteGroupStatus:
+    """The status of a group that is not being deleted."""
+    old, generation = group.status, group.metadata.generation
+    updated = old.last_update_time
+    if old.observed_generation != generation or not updated:
+        updated = timestamp(now) if old.observed_generation else group.metadata.creation_timestamp
+    unmatched = "" if compiled.sandboxes else old.unmatched_since or timestamp(now)
+    verdicts = _verdicts(compiled, report)
+    ends = expires(group, updated, unmatched)
+    return RouteGroupStatus(
+        observed_generation=generation,
+        phase=_phase(verdicts),
+        routing_key=compiled.routing_key,
+        last_update_time=updated,
+        expires_at=timestamp(ends.at) if ends else "",
+        unmatched_since=unmatched,
+        matched_sandboxes=compiled.sandboxes,
+        routes=compiled.routes,
+        route_count=compiled.route_count,
+        conflicts=compiled.conflicts,
+        endpoints=_endpoints(group, compiled, settings),
+        conditions=with_verdicts(old.conditions, CONDITIONS, verdicts, generation, now),
+    )
+
+
+def terminating(group: RouteGroup, message: str, now: datetime) -> RouteGroupStatus:
+    """The status of a group that is being deleted, and what that waits for."""
+    old = group.status.conditions
+    verdicts = {each.type: verdict_of(each) for each in old} | {
+        "RoutesProgrammed": Verdict(False, reasons.ROUTES_DRAINING, message),
+        "Ready": Verdict(False, reasons.TERMINATING, message),
+    }
+    conditions = with_verdicts(old, CONDITIONS, verdicts, group.metadata.generation, now)
+    return msgspec.structs.replace(group.status, phase="Terminating", conditions=conditions)
+
+
+def expires(group: RouteGroup, updated: str, unmatched: str) -> Expiry | None:
+    """When the group is deleted by itself."""
+    if group.spec.ttl is None:
+        return None
+    created = group.metadata.creation_timestamp
+    return expiry(group.spec.ttl, created=created, updated=updated, unmatched_since=unmatched)
+
+
+def _verdicts(compiled: Compiled, report: RouteReport | None) -> dict[str, Verdict]:
+    found = {
+        "Accepted": _accepted(compiled),
+        "Conflicted": _conflicted(compiled),
+        "SandboxesReady": _sandboxes_ready(compiled),
+        "RoutesProgrammed": _routes(compiled, report),
+    }
+    needed = [found[kind] for kind in ("Accepted", "SandboxesReady", "RoutesProgrammed")]
+    bad = next((each for each in needed if each.status is False), None)
+    bad = bad or next((each for each in needed if each.status is None), None)
+    count = len(compiled.sandboxes)
+    found["Ready"] = bad or Verdict(True, reasons.ALL_READY, f"{count} {'sandbox' if count == 1 else 'sandboxes'}")
+    return found
+
+
+def _accepted(compiled: Compiled) -> Verdict:
+    if compiled.refused is not None:
+        reason, message = compiled.refused
+        return Verdict(False, reason, explained(reason, message))
+    if compiled.not_consenting:
+        names = ", ".join(compiled.not_consenting)
+        what = f"spec.namespaces: sandboxes are not looked for in {names}"
+        return Verdict(False, reasons.NAMESPACE_NOT_CONSENTED, explained(reasons.NAMESPACE_NOT_CONSENTED, what))
+    return Verdict(True, reasons.ACCEPTED)
+
+
+def _conflicted(compiled: Compiled) -> Verdict:
+    if not compiled.conflicts:
+        return Verdict(False, reasons.NO_CONFLICT)
+    told = "; ".join(
+        f"{', '.join(each.sandboxes)} replace {each.baseline.kind} {each.baseline.name}, {each.winner} has the route"
+        for each in compiled.conflicts
+    )
+    return Verdict(True, reasons.CONFLICTING_SANDBOXES, explained(reasons.CONFLICTING_SANDBOXES, told))
+
+
+def _sandboxes_ready(compiled: Compiled) -> Verdict:
+    if not compiled.sandboxes:
+        return Verdict(False, reasons.NO_MATCHED_SANDBOXES, "no sandbox matches yet")
+    late = [each.name for each in compiled.sandboxes if not each.ready]
+    if late:
+        return Verdict(False, reasons.SANDBOXES_NOT_READY, f"not ready: {', '.join(late[:10])}")
+    return Verdict(True, reasons.ALL_READY)
+
+
+def _routes(compiled: Compiled, report: RouteReport | None) -> Verdict:
+    if compiled.refused is not None or report is None:
+        return Verdict(None, reasons.PENDING)
+    if not report.programmed:
+        reason = report.reason or reasons.PROGRESSING
+        return Verdict(False, reason, explained(reason, report.message))
+    if not compiled.route_count:
+        return Verdict(True, reasons.NOTHING_TO_DO, "the key leads to the baseline everywhere")
+    return Verdict(True, report.reason or reasons.PROGRAMMED, report.message)
+
+
+def _phase(verdicts: Mapping[str, Verdict]) -> str:
+    if verdicts["Ready"].status:
+        return "Ready"
+    if not verdicts["Accepted"].status:
+        return "Failed"
+    return "Pending" if verdicts["SandboxesReady"].reason == reasons.NO_MATCHED_SANDBOXES else "Progressing"
+
+
+def _endpoints(group: RouteGroup, compiled: Compiled, settings: Settings) -> tuple[EndpointStatus, ...]:
+    if not settings.preview_domain:
+        return ()
+    suffix = f"{compiled.routing_key}.{settings.preview_domain}"
+    return tuple(EndpointStatus(each.name, f"http://{each.name}--{suffix}") for each in group.spec.endpoints)
