@@ -42,7 +42,7 @@ def delete_options(body: Any, query: dict[str, str]) -> Object:
         detail = 'supported values: "Foreground", "Background", "Orphan", "nil"'
         errors.append(FieldError("FieldValueNotSupported", "propagationPolicy", policy, detail))
     if errors:
-        raise invalid("", "DeleteOptions", "", errors)
+        raise invalid("meta.k8s.io", "DeleteOptions", "", errors)
     return options
 
 
@@ -68,7 +68,7 @@ class Deleter:
             new = self._marked(write, copy_json(old), options)
             try:
                 if new is None:
-                    last = await self._writer._remove(write, key, copy_json(old), stored.version)
+                    last = self._ended(write, await self._writer._remove(write, key, copy_json(old), stored.version))
                     answer = (
                         last
                         if type_.storage_key in _RETURNED
@@ -88,10 +88,10 @@ class Deleter:
         uid, version = preconditions.get("uid"), preconditions.get("resourceVersion")
         if uid and uid != metadata["uid"]:
             why = f"the UID in the precondition ({uid}) does not match the UID in record ({metadata['uid']}). The object might have been deleted and then recreated"
-            raise conflict(resource.group, resource.plural, write.name, why)
+            raise conflict(resource.group, resource.kind, write.name, why)
         if version and version != metadata["resourceVersion"]:
             why = f"the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified"
-            raise conflict(resource.group, resource.plural, write.name, why)
+            raise conflict(resource.group, resource.kind, write.name, why)
         if write.type_.storage_key == ("", "namespaces") and write.name in PROTECTED:
             raise forbidden("", "namespaces", write.name, "this namespace may not be deleted")
 
@@ -122,6 +122,13 @@ class Deleter:
             metadata["generation"] += 1
         if namespace:
             obj.setdefault("status", {})["phase"] = "Terminating"
+        return obj
+
+    def _ended(self, write: Write, obj: Object) -> Object:
+        """The last state of an object that goes at once: a Pod shows when."""
+        if write.type_.storage_key == ("", "pods"):
+            obj["metadata"].setdefault("deletionTimestamp", timestamp(self._writer.clock.now()))
+            obj["metadata"]["deletionGracePeriodSeconds"] = 0
         return obj
 
     @staticmethod

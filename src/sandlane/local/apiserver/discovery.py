@@ -8,6 +8,7 @@ from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.resource_type import ResourceType
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 
 
 def api_versions(address: str) -> Object:
@@ -109,12 +110,13 @@ def _subresource(type_: ResourceType, sub: Subresource) -> Object:
 
 def _discovered(type_: ResourceType) -> Object:
     resource = type_.resource
+    custom = type_.custom
     entry: Object = {
         "resource": resource.plural,
-        "responseKind": _kind(resource.group, resource.version, resource.kind, type_.custom),
+        "responseKind": _kind(resource.group, resource.version, resource.kind, custom),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": type_.singular,
-        "verbs": sorted(type_.verbs),
+        "verbs": [verb for verb in CUSTOM_VERBS if verb in type_.verbs] if custom else sorted(type_.verbs),
     }
     if type_.short_names:
         entry["shortNames"] = list(type_.short_names)
@@ -124,17 +126,18 @@ def _discovered(type_: ResourceType) -> Object:
         entry["subresources"] = [
             {
                 "subresource": sub.name,
-                "responseKind": _kind(
-                    *((sub.group, sub.version) if sub.version else (resource.group, resource.version)),
-                    sub.kind or resource.kind,
-                    type_.custom,
-                ),
+                "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind or resource.kind}
+                if sub.group
+                else _kind(resource.group, resource.version, sub.kind or resource.kind, custom),
                 "verbs": sorted(sub.verbs),
             }
-            for sub in sorted(type_.subresources, key=lambda sub: sub.name)
+            for sub in sorted(type_.subresources, key=lambda sub: (sub.name == "scale") if custom else sub.name)
         ]
     return entry
 
 
 def _kind(group_name: str, version: str, kind: str, custom: bool) -> Object:
+    """Those of built-in kinds are named by kind alone, as upstream."""
+    if not custom:
+        group_name = version = ""
     return {"group": group_name, "version": version, "kind": kind}

@@ -8,7 +8,7 @@ from typing import Any
 from sandlane.kube.resource import Object
 from sandlane.kube.selectors import SelectorError, parse_field_selector
 from sandlane.local.apiserver.resource_type import ResourceType
-from sandlane.local.apiserver.status import StatusError, bad_request
+from sandlane.local.apiserver.status import bad_request
 
 Requirements = tuple[tuple[str, str, bool], ...]
 
@@ -53,16 +53,15 @@ def parse(type_: ResourceType, text: str) -> Requirements:
         raise bad_request(str(error)) from error
     resource = type_.resource
     known = {"metadata.name", "metadata.namespace", *type_.selectable_fields}
-    known.update(SELECTABLE.get((resource.group, resource.plural), ()))
+    own = SELECTABLE.get((resource.group, resource.plural), ())
+    known.update(own)
     for field, _, _ in requirements:
         if field not in known:
-            kind = f"{resource.group}/{resource.version}, Kind={resource.kind}" if resource.group else None
-            raise _unknown(field, kind)
+            if own or type_.custom:
+                raise bad_request(f"field label not supported: {field}")
+            names = '"metadata.name", "metadata.namespace"'
+            raise bad_request(f'"{field}" is not a known field selector: only {names}')
     return requirements
-
-
-def _unknown(field: str, kind: str | None) -> StatusError:
-    return bad_request(f"field label not supported: {field}")
 
 
 def matches(type_: ResourceType, requirements: Requirements, obj: Object) -> bool:

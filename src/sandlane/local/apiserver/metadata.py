@@ -90,16 +90,32 @@ def check_update(new: Object, old: Object) -> list[FieldError]:
     if not added:
         return []
     detail = "no new finalizers can be added if the object is being deleted, found new finalizers "
-    shown = "{" + ", ".join(f'"{each}":struct {{}}{{}}' for each in added) + "}"
-    return [FieldError("FieldValueForbidden", "metadata.finalizers", None, detail + shown)]
+    shown = "[]string{" + ", ".join(f'"{each}"' for each in added) + "}"
+    return [
+        FieldError("FieldValueForbidden", "metadata.finalizers", None, detail + shown)
+    ] * 2  # checked twice upstream
 
 
-def with_status(old: Object, new: Object) -> Object:
-    """An object as a write of its status leaves it: only the status (and managedFields) of `new` counts."""
+def with_status(type_: ResourceType, old: Object, new: Object) -> Object:
+    """An object as a write of its status leaves it: the status of `new` counts, and of its metadata managedFields alone.
+
+    The status of built-in kinds may be written with other metadata too (the revision of a Deployment), but for owners,
+    and labels of workloads.
+    """
     made: Object = {key: value for key, value in old.items() if key != "status"}
-    made["metadata"] = dict(old["metadata"])
-    if "managedFields" in new["metadata"]:
-        made["metadata"]["managedFields"] = new["metadata"]["managedFields"]
+    if type_.custom:
+        made["metadata"] = dict(old["metadata"])
+        fixed: tuple[str, ...] = ()
+        if "managedFields" in new["metadata"]:
+            made["metadata"]["managedFields"] = new["metadata"]["managedFields"]
+    else:
+        made["metadata"] = dict(new["metadata"])
+        fixed = ("labels", "ownerReferences") if type_.resource.group == "apps" else ("ownerReferences",)
+    for field in fixed:
+        if field in old["metadata"]:
+            made["metadata"][field] = old["metadata"][field]
+        else:
+            made["metadata"].pop(field, None)
     if "status" in new:
         made["status"] = new["status"]
     return made

@@ -94,14 +94,13 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
         if kind == "Table":
             include = query.get("includeObject", "Metadata") or "Metadata"
             return Representation(kind, include)
-        if kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+        if kind == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
             return Representation("PartialObjectMetadata")
     raise StatusError(
         406,
         "NotAcceptable",
         "only the following media types are accepted: application/json, application/yaml, "
         "application/vnd.kubernetes.protobuf, application/json;stream=watch",
-        {},
     )
 
 

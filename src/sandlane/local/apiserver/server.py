@@ -19,7 +19,6 @@ from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError,
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
-from sandlane.local.apiserver.crd.definitions import CLEANUP, STORAGE, Definitions, DefinitionStrategy
 from sandlane.local.apiserver.body import (
     check_fields,
     check_patched_fields,
@@ -28,6 +27,7 @@ from sandlane.local.apiserver.body import (
     media_type,
     validation_mode,
 )
+from sandlane.local.apiserver.crd.definitions import CLEANUP, STORAGE, Definitions, DefinitionStrategy
 from sandlane.local.apiserver.deleter import Deleter, delete_options
 from sandlane.local.apiserver.openapi import binary as openapi_binary
 from sandlane.local.apiserver.openapi.documents import Described, OpenApi
@@ -63,6 +63,7 @@ VERSION = {
     "platform": "linux/amd64",
 }
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+HEALTH_CHECKS = ("ping", "log", "etcd", "informer-sync")
 PATCH_TYPES = (
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -185,7 +186,9 @@ class ApiServer:
                 return answer
         if info.subresource:
             return await self._subresource(type_, info, request, user, query)
-        if info.verb not in type_.verbs or (info.verb != "watch" and bool(info.name) == (info.verb in COLLECTION_VERBS)):
+        if info.verb not in type_.verbs or (
+            info.verb != "watch" and bool(info.name) == (info.verb in COLLECTION_VERBS)
+        ):
             raise method_not_allowed()
         if (
             type_.resource.namespaced
@@ -294,10 +297,11 @@ class ApiServer:
 
     def _health(self, path: str, request: Request) -> Answer:
         text = (("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff"))
-        name = path.split("/")[1]
+        name, *check = path.strip("/").split("/")
+        if check and (len(check) > 1 or check[0] not in HEALTH_CHECKS):
+            return _no_such_page()
         if dict(request.query).get("verbose") is not None:
-            checks = ["ping", "log", "etcd", "informer-sync"]
-            lines = "".join(f"[+]{check} ok\n" for check in checks)
+            lines = "".join(f"[+]{each} ok\n" for each in check or HEALTH_CHECKS)
             return Response(200, text, f"{lines}{name} check passed\n".encode())
         return Response(200, text, b"ok")
 

@@ -17,6 +17,7 @@ from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver import metadata as meta
 from sandlane.local.apiserver.body import check_fields
+from sandlane.local.apiserver.kinds.access import record_requester
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.kinds.services import AddressError, AddressPool
 from sandlane.local.apiserver.limits import Limits
@@ -39,6 +40,7 @@ from sandlane.local.apiserver.store.objects import ObjectStore, StaleVersion, St
 ATTEMPTS = 30
 POD_ACTIONS = ("binding", "ephemeralcontainers", "resize")
 NAMESPACES: StorageKey = ("", "namespaces")
+SIGNING_REQUESTS: StorageKey = ("certificates.k8s.io", "certificatesigningrequests")
 
 
 class Randomness(Protocol):
@@ -111,6 +113,7 @@ class Writer:
         resource = type_.resource
         check_fields(type_, obj, duplicates, write.validation, write.warnings)
         meta.check_namespace(type_, obj, write.namespace)
+        write.name = write.name or obj["metadata"].get("name", "")
         self.require_namespace(write)
         meta.prepare_create(obj, self.clock.now(), self.rng)
         name = obj["metadata"].get("name", "")
@@ -119,6 +122,8 @@ class Writer:
         self.limits.default(type_, obj, write.namespace)
         obj = await self._mutated(write, "CREATE", obj, None)
         type_.strategy.prepare_create(obj, self)
+        if type_.storage_key == SIGNING_REQUESTS and write.user is not None:
+            record_requester(obj, write.user)
         self._refuse(type_, obj, type_.strategy.validate_create(obj))
         write.warnings += type_.strategy.warnings(obj)
         await self.admission.validate(write, "CREATE", obj, None)
@@ -170,7 +175,7 @@ class Writer:
         type_ = write.type_
         meta.prepare_update(type_, new, old)
         if write.subresource == "status":
-            new = meta.with_status(old, new)
+            new = meta.with_status(type_, old, new)
         elif write.subresource not in ("", "scale", "finalize", "approval", *POD_ACTIONS):
             raise bad_request(f"{write.subresource} cannot be changed")
         type_.strategy.default(new)
@@ -195,7 +200,9 @@ class Writer:
             self._track(write, old, new)
         new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")
         if meta.is_gone(type_, new):
-            return await self._remove(write, key, new, stored.version)
+            gone = await self._remove(write, key, copy_json(old), stored.version)  # watchers see it as it was
+            new["metadata"]["resourceVersion"] = gone["metadata"]["resourceVersion"]
+            return new
         if managers.same_but_times(new, old):
             return old
         return await self._put(write, key, new, stored.version)

@@ -188,8 +188,8 @@ def check_metadata(faults: Faults, obj: Object, rule: NameRule) -> None:
 
 def _check_owners(faults: Faults, owners: list[Object]) -> None:
     controllers: list[str] = []
-    for index, owner in enumerate(owners):
-        field = f"metadata.ownerReferences[{index}]"
+    for owner in owners:
+        field = "metadata.ownerReferences"
         for key in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(key):
                 if key == "apiVersion":

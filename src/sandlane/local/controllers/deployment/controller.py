@@ -131,7 +131,7 @@ class DeploymentController:
             await self._access.delete(REPLICA_SETS, by_name[name])
         if plan.revision is not None:
             body = {"metadata": {"annotations": {REVISION: plan.revision}}}
-            changed = await self._access.patch(DEPLOYMENTS, deployment, body)
+            changed = await self._access.patch(DEPLOYMENTS, deployment, body, subresource="status")  # no new generation
             deployment["metadata"]["resourceVersion"] = changed["metadata"]["resourceVersion"]
         await self._access.write_status(DEPLOYMENTS, deployment, plan.status)
 
