@@ -62,7 +62,7 @@ def test_invalid_config_map(server: Any, make: Any, fields: Any, expected: str) 
         ),
         (
             {"name": "x", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]},
-            "metadata.ownerReferences[0].uid",
+            "metadata.ownerReferences.uid",
         ),
     ],
 )

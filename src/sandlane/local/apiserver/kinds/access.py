@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
@@ -175,6 +176,38 @@ def default_admission_policy(obj: Object) -> None:
         for rule in [*(matches.get("resourceRules") or []), *(matches.get("excludeResourceRules") or [])]:
             if rule.get("scope") is None:
                 rule["scope"] = "*"
+
+
+class Requester(Protocol):
+    """Who makes a request."""
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The user's groups."""
+
+    @property
+    def uid(self) -> str:
+        """The user's uid, or empty."""
+
+    @property
+    def extra(self) -> Mapping[str, Sequence[str]]:
+        """What else is known of the user."""
+
+
+def record_requester(obj: Object, requester: Requester) -> None:
+    """A CertificateSigningRequest says who made it, whatever the client sent."""
+    spec = obj["spec"]
+    spec["username"] = requester.name
+    spec["groups"] = list(requester.groups)
+    for key, value in (("uid", requester.uid), ("extra", {key: list(each) for key, each in requester.extra.items()})):
+        if value:
+            spec[key] = value
+        else:
+            spec.pop(key, None)
 
 
 def check_signing_request(faults: Faults, obj: Object) -> None:
