@@ -56,7 +56,10 @@ def terminating(group: RouteGroup, message: str, now: datetime) -> RouteGroupSta
         "Ready": Verdict(False, reasons.TERMINATING, message),
     }
     conditions = with_verdicts(old, CONDITIONS, verdicts, group.metadata.generation, now)
-    return msgspec.structs.replace(group.status, phase="Terminating", conditions=conditions)
+    generation = group.metadata.generation
+    return msgspec.structs.replace(
+        group.status, observed_generation=generation, phase="Terminating", conditions=conditions
+    )
 
 
 def expires(group: RouteGroup, updated: str, unmatched: str) -> Expiry | None:

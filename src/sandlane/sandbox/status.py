@@ -78,7 +78,10 @@ def terminating(sandbox: Sandbox, reason: str, message: str, now: datetime) -> S
     old = sandbox.status.conditions
     known = {each.type: verdict_of(each) for each in old}
     conditions = with_verdicts(old, CONDITIONS, known | verdicts, sandbox.metadata.generation, now)
-    return msgspec.structs.replace(sandbox.status, phase="Terminating", conditions=conditions)
+    generation = sandbox.metadata.generation
+    return msgspec.structs.replace(
+        sandbox.status, observed_generation=generation, phase="Terminating", conditions=conditions
+    )
 
 
 def expires(sandbox: Sandbox, settings: Settings, updated: str) -> Expiry | None:
