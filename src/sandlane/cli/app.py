@@ -84,6 +84,24 @@ def manager(context: typer.Context) -> None:
 
 
 @app.command()
+def uninstall(
+    kubeconfig: KubeconfigOption = None,
+    keep_crds: Annotated[bool, typer.Option("--keep-crds", help="Leave the CustomResourceDefinitions.")] = False,
+) -> None:
+    """Undo everything that Sandlane did to a cluster: turn Services back, remove what it made."""
+    import asyncio
+
+    from sandlane.cli.uninstall import uninstall
+    from sandlane.kube.config import ConfigError
+    from sandlane.kube.errors import KubeError
+
+    try:
+        asyncio.run(uninstall(kubeconfig, print, keep_crds=keep_crds))
+    except (ConfigError, KubeError) as error:
+        fail(error)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     import sandlane

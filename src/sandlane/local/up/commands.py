@@ -69,6 +69,7 @@ def _manager_flags(settings: Settings) -> list[str]:
         f"--health-probe-bind-address={join(settings.manager_health)}",
         f"--metrics-bind-address={join(settings.manager_metrics)}",
         f"--xds-bind-address={join(settings.manager_xds)}",
+        "--router-replicas=1",  # one laptop: a second Envoy would only cost memory
         "--install-crds",
     ]
 
