@@ -101,6 +101,7 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
         "NotAcceptable",
         "only the following media types are accepted: application/json, application/yaml, "
         "application/vnd.kubernetes.protobuf, application/json;stream=watch",
+        None if any("as" in parameters for _, parameters in wanted) else {},
     )
 
 

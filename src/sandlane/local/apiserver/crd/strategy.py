@@ -35,7 +35,7 @@ class CustomStrategy:
         made, unknown = conform(metadata, _META)
         obj["metadata"] = made
         dropped = [] if self._schema.preserve_unknown else prune(obj, self._schema)
-        return [f"metadata.{path}" for path in unknown] + dropped
+        return sorted([*(f"metadata.{path}" for path in unknown), *dropped])
 
     def default(self, obj: Object) -> None:
         """Fill in defaults."""

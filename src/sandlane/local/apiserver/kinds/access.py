@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
@@ -157,6 +158,28 @@ def check_webhooks(faults: Faults, obj: Object) -> None:
         client = hook.get("clientConfig") or {}
         if ("url" in client) == ("service" in client):
             faults.required(f"{at}.clientConfig", "exactly one of url or service is required")
+        if "url" in client:
+            _check_webhook_url(faults, client["url"], f"{at}.clientConfig.url")
+
+
+def _check_webhook_url(faults: Faults, url: str, field: str) -> None:
+    form = "; desired format: https://host[/path]"
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError as error:
+        faults.required(field, f"url must be a valid URL: {error}{form}")
+        return
+    if parts.scheme != "https":
+        faults.invalid(field, parts.scheme, f"'https' is the only allowed URL scheme{form}")
+    if not host:
+        faults.invalid(field, parts.netloc, f"host must be specified{form}")
+    if parts.username is not None:
+        faults.invalid(field, parts.username, "user information is not permitted in the URL")
+    if parts.fragment:
+        faults.invalid(field, parts.fragment, "fragments are not permitted in the URL")
+    if parts.query:
+        faults.invalid(field, parts.query, "query parameters are not permitted in the URL")
 
 
 def default_admission_policy(obj: Object) -> None:
