@@ -85,10 +85,7 @@ def command_line(
 ) -> list[str]:
     """The process' arguments: `command` replaces the image's entrypoint and its arguments, `args` the arguments."""
     command, args = container.get("command") or [], container.get("args") or []
-    if command:
-        line = [*command, *args]
-    else:
-        line = [*image_command, *(args or image_args)]
+    line = [*command, *args] if command else [*image_command, *(args or image_args)]
     return [expand(word, env) for word in line]
 
 

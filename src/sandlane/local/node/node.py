@@ -1,0 +1,388 @@
+"""The process node: binds Pods to itself, runs each as local processes, and reports what they do.
+
+`ProcessNode.run` owns one task per Pod and one that writes statuses. Nothing that it started outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from sandlane.kube.cache import Cache, Change
+from sandlane.kube.client import Client, PatchType
+from sandlane.kube.clock import Clock, micro_timestamp, timestamp
+from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
+from sandlane.kube.resource import CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES, Key, Object, Resource
+from sandlane.kube.transport import Request
+from sandlane.kube.unstructured import Unstructured
+from sandlane.local.node.container import NotMapped
+from sandlane.local.node.environment import command_line, container_environment, service_variables
+from sandlane.local.node.images import ImageMap, ImageMapError, Program, parse
+from sandlane.local.node.pod import PodWorker, Prepared
+from sandlane.local.proxy.ports import first_bindable_port, served_port
+
+log = structlog.get_logger(__name__)
+
+SCHEDULER = "default-scheduler"
+LEASE_SECONDS = 40
+HEARTBEAT = 10.0
+IMAGES = "sandlane-images"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class NodeOptions(msgspec.Struct, frozen=True):
+    """The node's name, its own address, the addresses of its Pods (CIDR), its folder, and where its log server is."""
+
+    name: str
+    address: str
+    pod_cidr: str
+    folder: Path
+    port: int = 0
+
+
+class ProcessNode:
+    """A kubelet and scheduler for one machine."""
+
+    def __init__(self, client: Client, cache: Cache, clock: Clock, options: NodeOptions, images: ImageMap) -> None:
+        self.options = options
+        self.workers: dict[str, PodWorker] = {}  # by uid
+        self._client = client
+        self._cache = cache
+        self._clock = clock
+        self._images = images
+        self._pods = cache.informer(PODS, Unstructured)
+        self._services = cache.informer(SERVICES, Unstructured)
+        self._dirty: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._network = ipaddress.ip_network(options.pod_cidr)
+        self._next = 0
+        self._first_port = first_bindable_port()
+        self._pods.add_handler(self._pod_changed)
+
+    async def run(self) -> None:
+        """Run Pods until cancelled; all of them are ended then."""
+        shutil.rmtree(self.options.folder / "pods", ignore_errors=True)
+        await self._register()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._beat(), name="heartbeat")
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._dirty:
+                    uid = next(iter(self._dirty))
+                    del self._dirty[uid]
+                    try:
+                        await self._sync(uid, tasks)
+                    except (Conflict, NotFound) as error:
+                        log.debug("pod_moved_on", uid=uid, error=str(error))
+                    except KubeError as error:
+                        log.warning("pod_not_synced", uid=uid, error=str(error))
+                        self._later(uid, tasks)
+
+    # -- Pods -------------------------------------------------------------------------------------------
+
+    def _pod_changed(self, change: Change[Unstructured]) -> None:
+        record = change.new or change.old
+        if record is not None:
+            self._mark(record.metadata.uid)
+
+    def _mark(self, uid: str) -> None:
+        self._dirty[uid] = None
+        self._wake.set()
+
+    def _later(self, uid: str, tasks: asyncio.TaskGroup) -> None:
+        async def mark() -> None:
+            await self._clock.sleep(1.0)
+            self._mark(uid)
+
+        tasks.create_task(mark())
+
+    def _find(self, uid: str) -> Unstructured | None:
+        worker = self.workers.get(uid)
+        if worker is not None:
+            key = Key(worker.pod["metadata"]["namespace"], worker.pod["metadata"]["name"])
+            found = self._pods.store.get(key)
+            return found if found is not None and found.metadata.uid == uid else None
+        return next((record for record in self._pods.store if record.metadata.uid == uid), None)
+
+    async def _sync(self, uid: str, tasks: asyncio.TaskGroup) -> None:
+        """Bring one Pod's processes, status and existence in line."""
+        record, worker = self._find(uid), self.workers.get(uid)
+        if record is None:
+            if worker is not None and not worker.finished:
+                worker.stop(0)  # deleted by force
+            elif worker is not None:
+                self._forget(uid)
+            return
+        pod = record.object()
+        if not pod["spec"].get("nodeName"):
+            await self._schedule(pod)
+            return
+        if pod["spec"]["nodeName"] != self.options.name:
+            return
+        if worker is None:
+            if record.metadata.deleting:
+                await self._delete(pod)
+            elif (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+                self._start(pod, tasks)
+            return
+        worker.pod = pod
+        if record.metadata.deleting:
+            if worker.finished:
+                await self._write_status(pod, worker)
+                await self._delete(pod)
+                self._forget(uid)
+                return
+            worker.stop(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
+        await self._write_status(pod, worker)
+
+    def _start(self, pod: Object, tasks: asyncio.TaskGroup) -> None:
+        uid = pod["metadata"]["uid"]
+        folder = self.options.folder / "pods" / uid
+        address = self._address(pod)
+        worker = PodWorker(
+            pod, address, self.options.address, folder, self._clock, self._prepare, lambda: self._mark(uid)
+        )
+        self.workers[uid] = worker
+        log.info("pod_started", pod=f"{pod['metadata']['namespace']}/{pod['metadata']['name']}", address=address)
+        tasks.create_task(worker.run(), name=f"pod {pod['metadata']['name']}")
+        self._mark(uid)
+
+    def _forget(self, uid: str) -> None:
+        self.workers.pop(uid, None)
+        shutil.rmtree(self.options.folder / "pods" / uid, ignore_errors=True)
+
+    def _address(self, pod: Object) -> str:
+        """The Pod's remembered address, or the next free one."""
+        used = {worker.address for worker in self.workers.values()}
+        known = str((pod.get("status") or {}).get("podIP") or "")
+        if known and known not in used and ipaddress.ip_address(known) in self._network:
+            return known
+        used |= {(each.object().get("status") or {}).get("podIP", "") for each in self._pods.store}
+        for _ in range(self._network.num_addresses):
+            self._next = self._next % (self._network.num_addresses - 2) + 1
+            address = str(self._network[self._next])
+            if address not in used:
+                return address
+        raise RuntimeError(f"no Pod address is free in {self._network}")
+
+    async def _schedule(self, pod: Object) -> None:
+        """Bind a Pod to this node, or say why it cannot be."""
+        spec, metadata = pod["spec"], pod["metadata"]
+        if spec.get("schedulerName", SCHEDULER) != SCHEDULER or metadata.get("deletionTimestamp"):
+            return
+        if spec.get("schedulingGates"):
+            return
+        labels = self._labels()
+        missing = [
+            f"{key}={value}" for key, value in (spec.get("nodeSelector") or {}).items() if labels.get(key) != value
+        ]
+        if missing:
+            why = f"0/1 nodes are available: 1 node(s) didn't match Pod's node selector ({', '.join(missing)})"
+            await self._unschedulable(pod, why)
+            return
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": self.options.name},
+        }
+        path = PODS.path(metadata["namespace"], metadata["name"], "binding")
+        body = msgspec.json.encode(binding)
+        await self._client.request(Request("POST", path, (), {"content-type": "application/json"}, body))
+
+    async def _unschedulable(self, pod: Object, why: str) -> None:
+        known = [c for c in (pod.get("status") or {}).get("conditions") or () if c["type"] == "PodScheduled"]
+        if known and known[0].get("message") == why:
+            return
+        now = timestamp(self._clock.now())
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": why,
+            "lastProbeTime": None,
+            "lastTransitionTime": now,
+        }
+        metadata = pod["metadata"]
+        body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}}
+        await self._client.patch(
+            PODS,
+            metadata["name"],
+            body,
+            namespace=metadata["namespace"],
+            patch_type=PatchType.STRATEGIC,
+            subresource="status",
+        )
+
+    async def _write_status(self, pod: Object, worker: PodWorker) -> None:
+        status = worker.status()
+        if status == pod.get("status"):
+            return
+        metadata = pod["metadata"]
+        body = {**pod, "status": status, "metadata": {**metadata}}
+        body["metadata"].pop("managedFields", None)
+        written = await self._client.replace(PODS, body, subresource="status")
+        self._cache.observe(PODS, written)
+
+    async def _delete(self, pod: Object) -> None:
+        metadata = pod["metadata"]
+        try:
+            await self._client.delete(
+                PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"], grace_seconds=0
+            )
+        except NotFound:
+            pass
+
+    # -- containers -------------------------------------------------------------------------------------
+
+    async def _prepare(self, pod: Object, container: Object) -> Prepared:
+        """How to start a container. Raises `NotMapped` and `ConfigMissing`."""
+        namespace = pod["metadata"]["namespace"]
+        program = await self._program(container.get("image", ""), namespace)
+        if program is None and not container.get("command"):
+            raise NotMapped(
+                f"no program is known for image {container.get('image')!r}: images are not pulled here. Name one in the file of "
+                f"`sandlane up --images FILE` or in the ConfigMap {IMAGES}, or give the container a command"
+            )
+        program = program or Program(())
+        found = await self._configuration(pod, container)
+        pod = {**pod, "status": {**(pod.get("status") or {}), "podIP": self.workers[pod["metadata"]["uid"]].address}}
+        base = {
+            "PATH": os.environ.get("PATH", _PATH),
+            "HOME": os.environ.get("HOME", "/"),
+            "HOSTNAME": pod["metadata"]["name"],
+        }
+        base |= program.env
+        if pod["spec"].get("enableServiceLinks", True):
+            services = [record.object() for record in self._services.store.list(namespace)]
+            base |= service_variables(services, namespace, lambda port: served_port(port, self._first_port))
+        env = container_environment(
+            pod, container, lambda kind, name: found.get((kind, name)), base, self.options.address
+        )
+        folder = container.get("workingDir") or program.working_dir
+        return Prepared(command_line(container, program.command, program.args, env), env, folder)
+
+    async def _program(self, image: str, namespace: str) -> Program | None:
+        found = self._images.find(image)
+        for where in (namespace, "kube-system"):
+            if found is not None:
+                break
+            config = await self._get(CONFIG_MAPS, where, IMAGES)
+            for name, text in ((config or {}).get("data") or {}).items():
+                try:
+                    import yaml
+
+                    entries = parse(yaml.safe_load(text), self.options.folder, f"{where}/{IMAGES}/{name}")
+                except (ImageMapError, ValueError) as error:
+                    raise NotMapped(str(error)) from error
+                found = found or ImageMap(entries).find(image)
+        return found
+
+    async def _configuration(self, pod: Object, container: Object) -> dict[tuple[str, str], Object]:
+        """The ConfigMaps and Secrets that a container's environment refers to."""
+        wanted: set[tuple[str, str]] = set()
+        for source in container.get("envFrom") or ():
+            for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+                if source.get(field):
+                    wanted.add((kind, source[field]["name"]))
+        for entry in container.get("env") or ():
+            for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
+                if reference := (entry.get("valueFrom") or {}).get(field):
+                    wanted.add((kind, reference["name"]))
+        found: dict[tuple[str, str], Object] = {}
+        for kind, name in sorted(wanted):
+            resource = CONFIG_MAPS if kind == "ConfigMap" else SECRETS
+            obj = await self._get(resource, pod["metadata"]["namespace"], name)
+            if obj is not None:
+                found[kind, name] = obj
+        return found
+
+    async def _get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        try:
+            return await self._client.get(resource, name, namespace)
+        except NotFound:
+            return None
+
+    # -- the Node object --------------------------------------------------------------------------------
+
+    def _labels(self) -> dict[str, str]:
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+        return {"kubernetes.io/hostname": self.options.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": machine}
+
+    async def _register(self) -> None:
+        """The Node object, ready."""
+        node: Object = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self.options.name, "labels": self._labels()},
+            "spec": {"podCIDR": self.options.pod_cidr, "podCIDRs": [self.options.pod_cidr]},
+        }
+        try:
+            node = await self._client.create(NODES, node)
+        except AlreadyExists:
+            node = await self._client.get(NODES, self.options.name)
+        now = timestamp(self._clock.now())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+        capacity = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": "1000"}
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "NodeReady",
+            "message": "the process node runs",
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        node["status"] = {
+            **(node.get("status") or {}),
+            "capacity": capacity,
+            "allocatable": capacity,
+            "conditions": [ready],
+            "addresses": [
+                {"type": "InternalIP", "address": self.options.address},
+                {"type": "Hostname", "address": self.options.name},
+            ],
+            "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": "",
+                "kernelVersion": platform.release(),
+                "osImage": platform.platform(terse=True),
+                "containerRuntimeVersion": "process://1",
+                "kubeletVersion": "v1.36.2+sandlane",
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": self._labels()["kubernetes.io/arch"],
+            },
+        }
+        if self.options.port:
+            node["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self.options.port}}
+        written = await self._client.replace(NODES, node, subresource="status")
+        self._cache.observe(NODES, written)
+
+    async def _beat(self) -> None:
+        """Renew the node's Lease."""
+        while True:
+            spec = {
+                "holderIdentity": self.options.name,
+                "leaseDurationSeconds": LEASE_SECONDS,
+                "renewTime": micro_timestamp(self._clock.now()),
+            }
+            lease = {
+                "apiVersion": LEASES.api_version,
+                "kind": "Lease",
+                "metadata": {"name": self.options.name, "namespace": "kube-node-lease"},
+                "spec": spec,
+            }
+            try:
+                await self._client.apply(LEASES, lease, field_manager="sandlane-node")
+            except KubeError as error:
+                log.warning("heartbeat_failed", error=str(error))
+            await self._clock.sleep(HEARTBEAT)

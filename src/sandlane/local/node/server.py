@@ -1,0 +1,68 @@
+"""The node's own HTTP server, which the API server asks for logs: `/containerLogs/NAMESPACE/POD/CONTAINER`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from sandlane.kube.clock import Clock
+from sandlane.local.node.container import Container
+from sandlane.local.node.logs import read_log
+from sandlane.local.node.node import ProcessNode
+
+
+def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
+    """Answers only to the cluster's own token."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: object) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given, token):
+            return web.Response(status=401, text="Unauthorized\n")
+        return await handler(request)  # type: ignore[operator,no-any-return]
+
+    async def logs(request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        container = _find(node, namespace, name, request.match_info["container"])
+        if container is None:
+            return web.Response(status=404, text=f"pod {namespace}/{name} does not run here\n")
+        query = request.query
+        run = container.state.restarts
+        previous = query.get("previous") in ("true", "1")
+        if previous and run == 0:
+            text = f'previous terminated container "{container.state.name}" in pod "{name}" not found\n'
+            return web.Response(status=400, text=text)
+        path = container.logs.path(run - 1 if previous else run)
+        if not path.exists():
+            state = container.state
+            text = f'container "{state.name}" in pod "{name}" is waiting to start: {state.reason}: {state.message}\n'
+            return web.Response(status=400, text=text)
+        response = web.StreamResponse(headers={"content-type": "text/plain; charset=utf-8"})
+        await response.prepare(request)
+        tail, limit = query.get("tailLines"), query.get("limitBytes")
+        chunks: AsyncIterator[bytes] = read_log(
+            path,
+            clock,
+            follow=query.get("follow") in ("true", "1") and not previous,
+            tail=int(tail) if tail else None,
+            limit=int(limit) if limit else None,
+            running=lambda: container.process is not None and container.process.running,
+        )
+        async for chunk in chunks:
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    app = web.Application(middlewares=[guarded])
+    app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
+    return app
+
+
+def _find(node: ProcessNode, namespace: str, pod: str, container: str) -> Container | None:
+    for worker in node.workers.values():
+        metadata = worker.pod["metadata"]
+        if (metadata["namespace"], metadata["name"]) == (namespace, pod):
+            return worker.container(container)
+    return None
