@@ -21,7 +21,7 @@ from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock, within
 from sandlane.kube.transport import Request
 from sandlane.runtime.controller import Controller
-from sandlane.runtime.health import MetricsAuth, health_app, metrics_app, serve
+from sandlane.runtime.health import Check, MetricsAuth, health_app, metrics_app, serve
 from sandlane.runtime.leader import LeaderElector, LeaseOptions
 from sandlane.runtime.metrics import Metrics
 from sandlane.runtime.options import ManagerOptions
@@ -73,6 +73,7 @@ class Manager:
         self.ready = asyncio.Event()
         self._controllers: list[Controller] = []
         self._runnables: list[tuple[Runnable, bool]] = []
+        self._ready_checks: list[Check] = []
         self._stop = asyncio.Event()
         self._observe_requests()
         self._gauges()
@@ -84,6 +85,10 @@ class Manager:
     def add_runnable(self, runnable: Runnable, *, needs_leader: bool = False) -> None:
         """Run something for as long as the manager runs (once it leads, if asked)."""
         self._runnables.append((runnable, needs_leader))
+
+    def add_ready_check(self, check: Check) -> None:
+        """Not ready for as long as this gives anything."""
+        self._ready_checks.append(check)
 
     def stop(self) -> None:
         """End in good order."""
@@ -101,11 +106,12 @@ class Manager:
 
     def not_ready(self) -> list[str]:
         """What `/readyz` waits for."""
-        return [
+        late = [
             f"no list of {informer.resource.plural} yet"
             for informer in self.cache.informers()
             if not informer.synced.is_set()
         ]
+        return late + [problem for check in self._ready_checks for problem in check()]
 
     @property
     def idle(self) -> bool:

@@ -51,7 +51,7 @@ def load_options(path: Path, into: type[ManagerOptions] = ManagerOptions) -> Man
 
 def split_address(address: str) -> tuple[str, int]:
     """`host:port` or `:port` as a pair. Raises `OptionsError`."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
         raise OptionsError(f"{address!r} is not an address: it must be HOST:PORT or :PORT")
     return host or "0.0.0.0", int(port)

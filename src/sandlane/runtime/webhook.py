@@ -1,0 +1,305 @@
+"""The webhook server: defaulting, mutating, validating and converting handlers per kind, over HTTPS.
+
+    webhooks = WebhookServer(manager, certificates)
+    webhooks.default(SANDBOXES, set_defaults).validate(SANDBOXES, check)
+
+Every replica serves; only the leader writes the callers' `caBundle`. `run` and `inject` belong to the manager, which
+cancels them. A handler has a deadline below the API server's, and what it raises harms no other request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from copy import deepcopy
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from sandlane.kube.client import PatchType
+from sandlane.kube.errors import Conflict, KubeError, NotFound
+from sandlane.kube.resource import (
+    CUSTOM_RESOURCE_DEFINITIONS,
+    MUTATING_WEBHOOK_CONFIGURATIONS,
+    VALIDATING_WEBHOOK_CONFIGURATIONS,
+    Object,
+    Resource,
+)
+from sandlane.runtime.admission_review import (
+    AdmissionRequest,
+    Denied,
+    ReviewError,
+    allow,
+    converted,
+    deny,
+    not_converted,
+    read_admission,
+    read_conversion,
+)
+from sandlane.runtime.health import serve
+from sandlane.runtime.manager import Manager
+
+log = structlog.get_logger(__name__)
+
+DEADLINE = 9.0
+"""Seconds for a handler: the API server waits for ten."""
+BODY = 16 * 1024 * 1024
+RETRY = 30.0
+DEFAULT_OPERATIONS = ("CREATE", "UPDATE")
+
+Mutate = Callable[[Object, AdmissionRequest], Object | Awaitable[Object | None] | None]
+"""Given a copy of the object, changes it (or gives another). Raises `Denied`."""
+Validate = Callable[[AdmissionRequest], Iterable[str] | Awaitable[Iterable[str] | None] | None]
+"""Gives warnings for the user. Raises `Denied`."""
+Convert = Callable[[Object, str], Object]
+"""Given an object and an apiVersion, the object in that version. Raises `ValueError`."""
+
+
+class CertificateSource(Protocol):
+    """Where the server's certificate comes from: `SecretCertificates` or `FileCertificates`."""
+
+    context: Any
+    bundle: bytes
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is one."""
+
+    def on_bundle(self, listener: Callable[[bytes], None]) -> None:
+        """Tell of new bundles."""
+
+    async def run(self) -> None:
+        """Keep it good until cancelled."""
+
+
+class WebhookServer:
+    """Serves webhooks of one manager. Register handlers before the manager runs."""
+
+    def __init__(self, manager: Manager, certificates: CertificateSource, *, address: str = "") -> None:
+        self._manager = manager
+        self._certificates = certificates
+        options = manager.options
+        self._address = address or f"{options.webhook_host}:{options.webhook_port}"
+        self._app = web.Application(client_max_size=BODY)
+        self._rules: dict[str, list[Object]] = {"mutate": [], "validate": []}
+        self._converters: dict[tuple[str, str], Convert] = {}
+        self._targets: list[tuple[Resource, str]] = []
+        self._changed = asyncio.Event()
+        self.listening = asyncio.Event()
+        certificates.on_bundle(lambda bundle: self._changed.set())
+        manager.add_runnable(certificates.run)
+        manager.add_runnable(self.run)
+        manager.add_runnable(self.inject, needs_leader=True)
+        manager.add_ready_check(
+            lambda: () if self.listening.is_set() else ("the webhook server has no certificate yet",)
+        )
+
+    # -- registering ------------------------------------------------------------------------------------
+
+    def default(
+        self, resource: Resource, handler: Mutate, *, operations: Iterable[str] = DEFAULT_OPERATIONS, name: str = ""
+    ) -> WebhookServer:
+        """Set defaults of a kind; served at `/mutate-group-version-kind`, or at `/name` for another one of a kind."""
+        path = f"/{name}" if name else _path("mutate", resource)
+        self._rules["mutate"].append(_rule(path, resource, operations))
+        self._app.router.add_post(path, self._answering(path, lambda request: _mutate(handler, request)))
+        return self
+
+    mutate = default
+
+    def validate(
+        self, resource: Resource, handler: Validate, *, operations: Iterable[str] = DEFAULT_OPERATIONS, name: str = ""
+    ) -> WebhookServer:
+        """Check a kind; served at `/validate-group-version-kind`, or at `/name`."""
+        path = f"/{name}" if name else _path("validate", resource)
+        self._rules["validate"].append(_rule(path, resource, operations))
+        self._app.router.add_post(path, self._answering(path, lambda request: _validate(handler, request)))
+        return self
+
+    def convert(self, group: str, kind: str, converter: Convert) -> WebhookServer:
+        """Convert a custom kind between its versions; all are served at `/convert`."""
+        if not self._converters:
+            self._app.router.add_post("/convert", self._convert)
+        self._converters[group, kind] = converter
+        return self
+
+    def inject_into(self, resource: Resource, name: str) -> WebhookServer:
+        """Keep the `caBundle` of a webhook configuration or of a CRD's conversion webhook right."""
+        if resource not in (
+            MUTATING_WEBHOOK_CONFIGURATIONS,
+            VALIDATING_WEBHOOK_CONFIGURATIONS,
+            CUSTOM_RESOURCE_DEFINITIONS,
+        ):
+            raise ValueError(f"{resource.plural} have no caBundle")
+        self._targets.append((resource, name))
+        return self
+
+    def configurations(self, name: str, *, service: Object | None = None, url: str = "") -> list[Object]:
+        """Webhook configurations for all that is registered, for callers that reach us by a Service or by a URL."""
+        found = []
+        for kind, resource in (
+            ("mutate", MUTATING_WEBHOOK_CONFIGURATIONS),
+            ("validate", VALIDATING_WEBHOOK_CONFIGURATIONS),
+        ):
+            webhooks = [
+                {
+                    "name": f"{rule['path'].strip('/').replace('.', '-')}.{name}.sandlane.dev",
+                    "clientConfig": {"service": service | {"path": rule["path"]}}
+                    if service
+                    else {"url": url.rstrip("/") + rule["path"]},
+                    "rules": [rule["rule"]],
+                    "admissionReviewVersions": ["v1"],
+                    "sideEffects": "None",
+                    "failurePolicy": "Fail",
+                    "timeoutSeconds": 10,
+                }
+                for rule in self._rules[kind]
+            ]
+            if webhooks:
+                head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}}
+                found.append(head | {"webhooks": webhooks})
+        return found
+
+    # -- running ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until cancelled, from when there is a certificate."""
+        while not self._certificates.ready:
+            await self._manager.clock.sleep(0.1)
+        async with AsyncExitStack() as stack:
+            bound = await serve(stack, self._app, self._address, tls=self._certificates.context)
+            self._manager.addresses["webhook"] = bound
+            self.listening.set()
+            log.info("webhooks_served", host=bound[0], port=bound[1])
+            await asyncio.get_running_loop().create_future()
+
+    async def inject(self) -> None:
+        """Write the bundle wherever it is not, whenever it changes and from time to time, until cancelled."""
+        while True:
+            self._changed.clear()
+            if self._certificates.bundle:
+                for resource, name in self._targets:
+                    try:
+                        await self._inject(resource, name)
+                    except (NotFound, Conflict) as error:
+                        log.info("ca_bundle_not_written_yet", name=name, error=str(error))
+                    except KubeError as error:
+                        log.warning("ca_bundle_not_written", name=name, error=str(error))
+            async with asyncio.TaskGroup() as tasks:
+                timer = tasks.create_task(self._manager.clock.sleep(RETRY))
+                changed = tasks.create_task(self._changed.wait())
+                await asyncio.wait({timer, changed}, return_when=asyncio.FIRST_COMPLETED)
+                timer.cancel()
+                changed.cancel()
+
+    async def _inject(self, resource: Resource, name: str) -> None:
+        live = await self._manager.client.get(resource, name)
+        bundle = base64.b64encode(self._certificates.bundle).decode()
+        patch: list[Object] = []
+        if resource == CUSTOM_RESOURCE_DEFINITIONS:
+            conversion = live["spec"].get("conversion") or {}
+            if conversion.get("strategy") == "Webhook":
+                config = conversion["webhook"].get("clientConfig") or {}
+                if config.get("caBundle") != bundle:
+                    patch = [{"op": "add", "path": "/spec/conversion/webhook/clientConfig/caBundle", "value": bundle}]
+        else:
+            patch = [
+                {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle}
+                for index, webhook in enumerate(live.get("webhooks") or ())
+                if webhook["clientConfig"].get("caBundle") != bundle
+            ]
+        if patch:
+            version = live["metadata"]["resourceVersion"]
+            patch.insert(0, {"op": "replace", "path": "/metadata/resourceVersion", "value": version})
+            await self._manager.client.patch(resource, name, patch, patch_type=PatchType.JSON)
+
+    def _answering(
+        self, path: str, answer: Callable[[AdmissionRequest], Awaitable[Object]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(http: web.Request) -> web.StreamResponse:
+            started, code = self._manager.clock.monotonic(), 200
+            try:
+                request = read_admission(await http.read())
+                with structlog.contextvars.bound_contextvars(webhook=path, request=request.uid):
+                    try:
+                        async with asyncio.timeout(DEADLINE):
+                            body = await answer(request)
+                    except Denied as error:
+                        body = deny(request.uid, error)
+                    except Exception as error:  # the boundary to a handler's code
+                        code = 500
+                        log.error("webhook_failed", error=repr(error), exc_info=error)
+                        body = deny(
+                            request.uid, Denied(f"the webhook failed: {error!r}", reason="InternalError", code=500)
+                        )
+            except ReviewError as error:
+                code = 400
+                return web.Response(status=400, text=str(error))
+            finally:
+                self._manager.metrics.webhook_requests.add(path, str(code))
+                self._manager.metrics.webhook_times.add(self._manager.clock.monotonic() - started, path)
+            return _json(body)
+
+        return handle
+
+    async def _convert(self, http: web.Request) -> web.StreamResponse:
+        try:
+            request = read_conversion(await http.read())
+        except ReviewError as error:
+            return web.Response(status=400, text=str(error))
+        try:
+            objects = [self._converted(obj, request.desired) for obj in request.objects]
+        except Exception as error:  # the boundary to a converter's code
+            log.error("conversion_failed", request=request.uid, error=repr(error), exc_info=error)
+            return _json(not_converted(request.uid, str(error)))
+        return _json(converted(request.uid, objects))
+
+    def _converted(self, obj: Object, desired: str) -> Object:
+        if obj["apiVersion"] == desired:
+            return obj
+        group = desired.rpartition("/")[0]
+        converter = self._converters.get((group, obj["kind"]))
+        if converter is None:
+            raise ValueError(f"no converter for {obj['kind']} of {group}")
+        return converter(deepcopy(obj), desired) | {"apiVersion": desired, "kind": obj["kind"]}
+
+
+async def _mutate(handler: Mutate, request: AdmissionRequest) -> Object:
+    if request.object is None:
+        return allow(request)
+    draft = deepcopy(request.object)
+    given = handler(draft, request)
+    if isinstance(given, Awaitable):
+        given = await given
+    return allow(request, mutated=draft if given is None else given)
+
+
+async def _validate(handler: Validate, request: AdmissionRequest) -> Object:
+    given = handler(request)
+    if isinstance(given, Awaitable):
+        given = await given
+    return allow(request, warnings=given or ())
+
+
+def _rule(path: str, resource: Resource, operations: Iterable[str]) -> Object:
+    rule = {
+        "apiGroups": [resource.group],
+        "apiVersions": [resource.version],
+        "resources": [resource.plural],
+        "operations": list(operations),
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+    }
+    return {"path": path, "rule": rule}
+
+
+def _path(verb: str, resource: Resource) -> str:
+    """As controller-runtime names them."""
+    return f"/{verb}-{resource.group.replace('.', '-')}-{resource.version}-{resource.kind.lower()}"
+
+
+def _json(body: Object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
