@@ -22,7 +22,7 @@ from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import Config, ConfigError, load_config
 from sandlane.kube.http import HttpTransport
-from sandlane.kube.resource import NODES
+from sandlane.kube.resource import NODES, Key
 from sandlane.local.controllers.apiserver_endpoint import ApiServerEndpointController
 from sandlane.local.controllers.daemonset.controller import DaemonSetController
 from sandlane.local.controllers.defaults import NamespaceDefaultsController
@@ -35,11 +35,17 @@ from sandlane.local.controllers.namespace import NamespaceController
 from sandlane.local.controllers.quota import QuotaController
 from sandlane.local.controllers.replicaset.controller import ReplicaSetController
 from sandlane.local.controllers.statefulset.controller import StatefulSetController
+from sandlane.local.node.images import ImageMap, ImageMapError
+from sandlane.local.node.node import NodeOptions, ProcessNode
+from sandlane.local.node.server import node_app
+from sandlane.local.node.images import ImageMap, ImageMapError
+from sandlane.local.node.node import NodeOptions, ProcessNode
+from sandlane.local.node.server import node_app
 from sandlane.local.proxy.bootstrap import NODE as PROXY
 from sandlane.local.proxy.ports import first_bindable_port
 from sandlane.local.proxy.proxy import ServiceProxy
 from sandlane.local.restarts import RestartReporter
-from sandlane.local.settings import DataDir, DataDirError, Settings
+from sandlane.local.settings import NODE_NAME, DataDir, DataDirError, Settings
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.runtime.health import health_app, serve
 from sandlane.runtime.logging import set_up_logging
@@ -49,6 +55,8 @@ from sandlane.runtime.options import ManagerOptions
 log = structlog.get_logger(__name__)
 
 _PAUSE = 0.02
+NODE_NAME = "laptop"
+NODE_PORT = 10_250
 
 
 def main() -> int:
@@ -64,7 +72,7 @@ def main() -> int:
         if settings is None:
             raise DataDirError(f"{data.root} has no cluster: `sandlane up` makes one")
         asyncio.run(run(data, settings, load_config(data.kubeconfig), options.images))
-    except (DataDirError, ConfigError) as error:
+    except (DataDirError, ConfigError, ImageMapError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -83,6 +91,12 @@ async def run(data: DataDir, settings: Settings, config: Config, images: Path | 
         restarts = RestartReporter(data.status, manager.cache.informer(NODES), manager.recorder, clock)
         manager.add_runnable(restarts.run, needs_leader=True)
 
+        image_map = ImageMap.load(images) if images else ImageMap()
+        options = NodeOptions(NODE_NAME, settings.address(2), settings.pod_cidr, data.root / "node", NODE_PORT)
+        node = ProcessNode(client, manager.cache, clock, options, image_map)
+        manager.add_runnable(node.run, needs_leader=True)
+        await serve(stack, node_app(node, config.token, clock), _join((settings.address(2), NODE_PORT)))
+
         xds = XdsServer()
         proxy = ServiceProxy(manager.cache, lambda resources: xds.publish(PROXY, resources), first_bindable_port())
         manager.add_runnable(proxy.run)
@@ -92,10 +106,31 @@ async def run(data: DataDir, settings: Settings, config: Config, images: Path | 
                 return ["Envoy is not connected"]
             return ["Envoy does not serve the latest Services yet"] if xds.behind(PROXY) else []
 
+        node = ProcessNode(client, manager.cache, clock, _node_options(data, settings), _image_map(images))
+        manager.add_runnable(node.run)
+        nodes = manager.cache.informer(NODES).store
+
+        def not_ready() -> Iterable[str]:
+            yield from manager.not_ready()
+            if nodes.get(Key("", NODE_NAME)) is None:
+                yield "the node is not registered yet"
+
         await stack.enter_async_context(xds.listen(_join(settings.agent_xds)))
-        await serve(stack, _health(manager, manager.not_ready, proxy_problems), _join(settings.agent_health))
+        await serve(stack, node_app(node, config.token, clock), _join(settings.node))
+        await serve(stack, _health(manager, not_ready, proxy_problems), _join(settings.agent_health))
         await _server_listens(settings, clock)
         await manager.run(handle_signals=True)
+
+
+def _node_options(data: DataDir, settings: Settings) -> NodeOptions:
+    folder = data.root / "node"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    host, port = settings.node
+    return NodeOptions(NODE_NAME, host, settings.pod_cidr, folder, port)
+
+
+def _image_map(path: Path | None) -> ImageMap:
+    return ImageMap.load(path) if path is not None else ImageMap()
 
 
 def set_up_controllers(manager: Manager, inventory: Inventory, authority: str) -> None:
