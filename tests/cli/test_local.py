@@ -69,7 +69,7 @@ def test_up_refuses_a_missing_image_map(tmp_path: Path) -> None:
     """A file that is not there is said at once."""
     done = sandlane("up", "--detach", "--data-dir", str(tmp_path / "d"), "--images", str(tmp_path / "none.yaml"))
     assert done.returncode == 1
-    assert "no such file" in done.stderr
+    assert "No such file" in done.stderr
 
 
 def service(*ports: dict[str, Any], ip: str = "127.20.32.5") -> dict[str, Any]:

@@ -30,8 +30,8 @@ def _dir(given: Path | None) -> DataDir:
 def up(data_dir: Path | None, *, detach: bool, images: Path | None, port: int | None, fail: Fail) -> None:
     """Start a cluster: in the background until it is ready, or in this process until a signal comes."""
     data, clock = _dir(data_dir), SystemClock()
-    if images is not None and not images.expanduser().is_file():
-        fail(f"--images {images}: no such file")
+    if images is not None:
+        _check_images(images.expanduser(), fail)
     try:
         if detach:
             progress = Progress(sys.stdout, clock)
@@ -47,6 +47,15 @@ def up(data_dir: Path | None, *, detach: bool, images: Path | None, port: int | 
         fail(error)
     argv = [*command_line(data, images, port), "--show"]
     os.execv(argv[0], argv)  # become the supervisor: no second process, nothing of this one left
+
+
+def _check_images(images: Path, fail: Fail) -> None:
+    from sandlane.local.node.images import ImageMap, ImageMapError
+
+    try:
+        ImageMap.load(images)
+    except ImageMapError as error:
+        fail(error)
 
 
 def status(data_dir: Path | None, output: str, *, fail: Fail) -> int:

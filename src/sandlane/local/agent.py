@@ -18,11 +18,13 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
+from sandlane.kube.cache import Informer
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import Config, ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import NODES, Key
+from sandlane.kube.unstructured import Unstructured
 from sandlane.local.controllers.apiserver_endpoint import ApiServerEndpointController
 from sandlane.local.controllers.daemonset.controller import DaemonSetController
 from sandlane.local.controllers.defaults import NamespaceDefaultsController
@@ -35,9 +37,6 @@ from sandlane.local.controllers.namespace import NamespaceController
 from sandlane.local.controllers.quota import QuotaController
 from sandlane.local.controllers.replicaset.controller import ReplicaSetController
 from sandlane.local.controllers.statefulset.controller import StatefulSetController
-from sandlane.local.node.images import ImageMap, ImageMapError
-from sandlane.local.node.node import NodeOptions, ProcessNode
-from sandlane.local.node.server import node_app
 from sandlane.local.node.images import ImageMap, ImageMapError
 from sandlane.local.node.node import NodeOptions, ProcessNode
 from sandlane.local.node.server import node_app
@@ -55,8 +54,6 @@ from sandlane.runtime.options import ManagerOptions
 log = structlog.get_logger(__name__)
 
 _PAUSE = 0.02
-NODE_NAME = "laptop"
-NODE_PORT = 10_250
 
 
 def main() -> int:
@@ -91,12 +88,6 @@ async def run(data: DataDir, settings: Settings, config: Config, images: Path | 
         restarts = RestartReporter(data.status, manager.cache.informer(NODES), manager.recorder, clock)
         manager.add_runnable(restarts.run, needs_leader=True)
 
-        image_map = ImageMap.load(images) if images else ImageMap()
-        options = NodeOptions(NODE_NAME, settings.address(2), settings.pod_cidr, data.root / "node", NODE_PORT)
-        node = ProcessNode(client, manager.cache, clock, options, image_map)
-        manager.add_runnable(node.run, needs_leader=True)
-        await serve(stack, node_app(node, config.token, clock), _join((settings.address(2), NODE_PORT)))
-
         xds = XdsServer()
         proxy = ServiceProxy(manager.cache, lambda resources: xds.publish(PROXY, resources), first_bindable_port())
         manager.add_runnable(proxy.run)
@@ -107,12 +98,12 @@ async def run(data: DataDir, settings: Settings, config: Config, images: Path | 
             return ["Envoy does not serve the latest Services yet"] if xds.behind(PROXY) else []
 
         node = ProcessNode(client, manager.cache, clock, _node_options(data, settings), _image_map(images))
-        manager.add_runnable(node.run)
-        nodes = manager.cache.informer(NODES).store
+        manager.add_runnable(node.run, needs_leader=True)
+        nodes: Informer[Unstructured] = manager.cache.informer(NODES)
 
         def not_ready() -> Iterable[str]:
             yield from manager.not_ready()
-            if nodes.get(Key("", NODE_NAME)) is None:
+            if nodes.store.get(Key("", NODE_NAME)) is None:
                 yield "the node is not registered yet"
 
         await stack.enter_async_context(xds.listen(_join(settings.agent_xds)))

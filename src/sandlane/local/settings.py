@@ -1,7 +1,7 @@
 """The data directory of a local cluster: its files, its format version, and the addresses that the cluster uses.
 
 Every process of the cluster reads the same `cluster.json`; only the supervisor writes it. A cluster owns one block
-127.N.0.0/16: 127.N.0.x for its own processes, 127.N.32.0 to 127.N.63.255 for Services, from 127.N.128.0 for Pods.
+127.N.0.0/16: 127.N.0.x for its own processes, 127.N.32.0 to 127.N.63.255 for Services, from 127.N.64.0 for Pods.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ XDS_PORT = 18_000
 HEALTH_PORT = 18_001
 METRICS_PORT = 18_002
 NODE_PORT = 10_250
-NODE_NAME = "sandlane"
+NODE_NAME = "laptop"
 LEAST_FREE = 64 * 1024 * 1024
 
 
@@ -77,22 +77,17 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def node(self) -> tuple[str, int]:
         """Where the node answers the API server's questions about logs."""
-        return self.address(4), NODE_PORT
+        return self.address(2), NODE_PORT
 
     @property
     def pod_cidr(self) -> str:
         """Where Pod addresses come from."""
-        return f"127.{self.block}.128.0/17"
+        return f"127.{self.block}.64.0/18"
 
     @property
     def service_cidr(self) -> str:
         """Where cluster IPs come from: 127.N.32.0 to 127.N.63.255, clear of the cluster's own part."""
         return f"127.{self.block}.32.0/19"
-
-    @property
-    def pod_cidr(self) -> str:
-        """Where the addresses of Pods come from."""
-        return f"127.{self.block}.64.0/18"
 
 
 class DataDir:
