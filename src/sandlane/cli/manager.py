@@ -20,6 +20,7 @@ from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
+from sandlane.routegroup.controller import RouteGroupController
 from sandlane.routing.controller import RoutingController
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.key import KeySources
@@ -123,3 +124,4 @@ def register(manager: Manager, options: Options) -> None:
         router = RouterOptions(host, port, options.router_image, options.router_replicas)
         RoutingController(manager, world, publisher, router).setup_with_manager(manager)
     SandboxController(manager, world, reports).setup_with_manager(manager)
+    RouteGroupController(manager, world, reports).setup_with_manager(manager)
