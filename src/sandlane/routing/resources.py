@@ -43,7 +43,17 @@ def router_deployment(namespace: str, options: RouterOptions) -> Object:
     container = {
         "name": "envoy",
         "image": options.image,
-        "args": ["--config-yaml", bootstrap, "--concurrency", "1", "--drain-time-s", "30", "--log-level", "warning"],
+        "args": [
+            "--config-yaml",
+            bootstrap,
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--drain-time-s",
+            "30",
+            "--log-level",
+            "warning",
+        ],
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
