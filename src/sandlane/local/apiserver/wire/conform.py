@@ -273,6 +273,8 @@ def _text(kind: str, owner: str) -> _Convert:
     def convert(value: Any, path: _Path, conformer: Conformer) -> Any:
         if kind == "Q" and type(value) in (int, float):
             value = str(value)
+        if value is None and kind in "TM":
+            return None  # in a list or a map; the zero time is written as null
         if type(value) is not str:
             raise _mismatch(value, path, _TEXT_NAMES[kind], owner)
         if not value and kind in "TM":
