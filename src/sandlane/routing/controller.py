@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import structlog
@@ -54,6 +55,7 @@ class RoutingController:
         self._recorder = manager.recorder
         self._applier = Applier(manager.client, manager.cache)
         self._turned_back: dict[Key, float] = {}
+        self._allocating = asyncio.Lock()
 
     def setup_with_manager(self, manager: Manager) -> Controller:
         """Say who wakes it."""
@@ -90,9 +92,13 @@ class RoutingController:
             return await self._release(service)
         remembered = listeners(self._world, service)
         ports = [port.port for port in original.spec.ports]
-        allocated = allocate(ports, remembered, self._taken(service))
         await self._ensure(request.namespace)
-        await self._applier.ensure(SERVICES, shadow_service(service, original, allocated), owner=service.metadata)
+        async with self._allocating:  # two Services must not be given the same router port
+            allocated = allocate(ports, remembered, self._taken(service))
+            shadow = shadow_service(service, original, allocated)
+            applied = await self._applier.ensure(SERVICES, shadow, owner=service.metadata)
+            if applied.object is not None:
+                self._cache.observe(SERVICES, applied.object)
         if is_turned(service) and not self._publisher.routers(request.namespace):
             return await self._fail_open(service, allocated)
         if is_turned(service) and is_right(service, allocated):
