@@ -243,11 +243,7 @@ def _networking() -> tuple[Kind, ...]:
         generation=("endpoints", "ports", "addressType", "metadata.labels"),
     )
     policy = Rules(default=networking.default_network_policy, check=networking.check_network_policy, generation=_SPEC)
-    ingress = Rules(
-        check=networking.check_ingress,
-        generation=_SPEC,
-        status=True,
-    )
+    ingress = Rules(check=networking.check_ingress, generation=_SPEC, status=True)
     lease = Rules(check=access.check_lease, create_on_update=True)
     return (
         kind_row("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", rules=endpoint_slice),
@@ -311,27 +307,9 @@ def _access() -> tuple[Kind, ...]:
         kind_row(authentication, "SelfSubjectReview", "selfsubjectreviews", cluster=True, verbs=_CREATE),
         kind_row(authentication, "TokenReview", "tokenreviews", cluster=True, verbs=_CREATE),
         kind_row(authorization, "LocalSubjectAccessReview", "localsubjectaccessreviews", verbs=_CREATE),
-        kind_row(
-            authorization,
-            "SelfSubjectAccessReview",
-            "selfsubjectaccessreviews",
-            cluster=True,
-            verbs=_CREATE,
-        ),
-        kind_row(
-            authorization,
-            "SelfSubjectRulesReview",
-            "selfsubjectrulesreviews",
-            cluster=True,
-            verbs=_CREATE,
-        ),
-        kind_row(
-            authorization,
-            "SubjectAccessReview",
-            "subjectaccessreviews",
-            cluster=True,
-            verbs=_CREATE,
-        ),
+        kind_row(authorization, "SelfSubjectAccessReview", "selfsubjectaccessreviews", cluster=True, verbs=_CREATE),
+        kind_row(authorization, "SelfSubjectRulesReview", "selfsubjectrulesreviews", cluster=True, verbs=_CREATE),
+        kind_row(authorization, "SubjectAccessReview", "subjectaccessreviews", cluster=True, verbs=_CREATE),
         kind_row(
             "certificates.k8s.io/v1",
             "CertificateSigningRequest",
