@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pytest
 
+from sandlane.local.proxy.bootstrap import NODE
+from sandlane.local.proxy.translate import EndpointSlice, Resources, Service, merge, translate
 from sandlane.routing.envoy.server import XdsServer
 from support.service_proxy import HOST, Proxy, envoy, free_port, until
 
@@ -127,6 +129,25 @@ async def test_udp(proxy: Proxy) -> None:
         client.close()
         server.close()
     await asyncio.sleep(0)
+
+
+async def test_services_come_in_quick_succession(proxy: Proxy) -> None:
+    """Many Services that appear one after the other, at first without endpoints, are all served."""
+    ports = [free_port() for _ in range(5)]
+    async with backend("a") as (host, number):
+
+        def part(port: int, ready: bool) -> Resources:
+            slices = [{"metadata": {}, "endpoints": [{"addresses": [host]}], "ports": [{"port": number}]}]
+            name = {"name": f"app-{port}", "namespace": "rides"}
+            converted = [msgspec.convert(each, EndpointSlice) for each in slices] if ready else []
+            return translate(msgspec.convert({**service(port), "metadata": name}, Service), converted, 1024)
+
+        for count in range(len(ports)):
+            proxy.xds.publish(NODE, merge([part(port, False) for port in ports[: count + 1]]))
+            await asyncio.sleep(0)
+        proxy.xds.publish(NODE, merge([part(port, True) for port in ports]))
+        await until(lambda: bool(proxy.xds.clients(NODE)) and not proxy.xds.behind(NODE), "Envoy serves all")
+        assert [await ask(port) for port in ports] == ["a"] * len(ports)
 
 
 async def test_traffic_flows_without_the_agent(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Envoy:
         self.seen: list[DeltaResponse] = []
         self.dangling: list[str] = []
         self.asked: set[str] = set()
+        self.unconfirmed: list[str] = []
         for type_url in (CLUSTER, LISTENER):
             versions = {name: version for name, (version, _) in self.have[type_url].items()}
             stream.receive(DeltaRequest(type_url, initial_versions=versions))
@@ -64,14 +65,20 @@ class Envoy:
         mine.update({name: (resource.version, resource.data) for name, resource in response.resources})
         for name in response.removed:
             mine.pop(name, None)
-        self.stream.receive(DeltaRequest(response.type_url, nonce=response.nonce))
-        if response.type_url == CLUSTER:
+        if response.type_url != CLUSTER:
+            self.stream.receive(DeltaRequest(response.type_url, nonce=response.nonce))
+        else:
+            self.unconfirmed.append(response.nonce)
             new, old = set(mine) - self.asked, self.asked - set(mine)
             for name in old:
                 self.have[ENDPOINTS].pop(name, None)
             self.asked = set(mine)
             if new or old:
                 self.stream.receive(DeltaRequest(ENDPOINTS, sorted(new), sorted(old)))
+        if set(self.have[CLUSTER]) <= set(self.have[ENDPOINTS]):  # no cluster is warming
+            for nonce in self.unconfirmed:
+                self.stream.receive(DeltaRequest(CLUSTER, nonce=nonce))
+            self.unconfirmed.clear()
         for name, (_, data) in self.have[LISTENER].items():
             cluster = data.decode()
             if cluster not in self.have[CLUSTER] or cluster not in self.have[ENDPOINTS]:

@@ -167,14 +167,16 @@ class DeltaStream:
     def respond(self, snapshot: Snapshot) -> list[DeltaResponse]:
         """What may be sent now. Call again after each request and each new snapshot."""
         out: list[DeltaResponse] = []
-        types = [*ORDER, *sorted(self._types.keys() - set(ORDER))]
-        for type_url in types:
+        held = False
+        for type_url in (*ORDER, *sorted(self._types.keys() - set(ORDER))):
             state = self._types.get(type_url)
-            if state is not None:
-                may_remove = type_url not in (CLUSTER, ENDPOINTS) or self._referrers_done(type_url, snapshot)
-                out += self._respond(type_url, state, snapshot, may_remove)
-                if state.outstanding or self._endpoints_awaited(type_url, snapshot):
-                    break  # what comes later may refer to this
+            if state is None or (held and type_url != ENDPOINTS):
+                continue
+            may_remove = type_url not in (CLUSTER, ENDPOINTS) or self._referrers_done(type_url, snapshot)
+            out += self._respond(type_url, state, snapshot, may_remove)
+            # What comes later may refer to these. Endpoints never wait: Envoy confirms a cluster only once it has them.
+            if type_url in (CLUSTER, ENDPOINTS):
+                held = held or bool(state.outstanding) or self._endpoints_awaited(type_url, snapshot)
         return out
 
     def _respond(self, type_url: str, state: _Type, snapshot: Snapshot, may_remove: bool) -> list[DeltaResponse]:
