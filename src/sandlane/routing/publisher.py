@@ -73,8 +73,6 @@ class Publisher:
         routers = self.routers(namespace)
         if not routers:
             return ["no router is ready"]
-        if self._dirty.is_set():
-            return ["the table is being built"]
         late = []
         for pod in routers:
             group = router_group(namespace, pod.status.pod_ip)

@@ -48,7 +48,9 @@ class RouteReports:
         if sandbox is None:
             return None
         via = f"Sandbox {key}"
-        return self._report(list(sandbox_routes(sandbox, via)), via, [sandbox])
+        report = self._report(list(sandbox_routes(sandbox, via)), via, [sandbox])
+        self._last["Sandbox", key] = report
+        return report
 
     def route_group(self, key: Key) -> RouteReport | None:
         """The report of a route group."""
@@ -61,7 +63,9 @@ class RouteReports:
         for sandbox in sandboxes:
             for door, override in sandbox_routes(sandbox, via):
                 wanted.setdefault(door, override)
-        return self._report(list(wanted.items()), via, sandboxes)
+        report = self._report(list(wanted.items()), via, sandboxes)
+        self._last["RouteGroup", key] = report
+        return report
 
     def _report(self, wanted: list[tuple[Door, Override]], via: str, sandboxes: list[Sandbox]) -> RouteReport:
         table = self._publisher.table
@@ -104,16 +108,16 @@ class RouteReports:
     def _namespace_changed(self, namespace: str) -> None:
         """Tell those whose report is another one now."""
         for sandbox in self._world.sandboxes.list(namespace):
-            self._compare("Sandbox", sandbox.metadata.key, self.sandbox(sandbox.metadata.key))
+            key = sandbox.metadata.key
+            self._compare("Sandbox", key, self._last.get(("Sandbox", key)), self.sandbox(key))
         for group in self._world.route_groups:
-            self._compare("RouteGroup", group.metadata.key, self.route_group(group.metadata.key))
+            key = group.metadata.key
+            self._compare("RouteGroup", key, self._last.get(("RouteGroup", key)), self.route_group(key))
 
-    def _compare(self, kind: str, key: Key, report: RouteReport | None) -> None:
-        if self._last.get((kind, key)) == report:
-            return
-        self._last[(kind, key)] = report
-        for callback in self._callbacks:
-            callback(kind, key)
+    def _compare(self, kind: str, key: Key, before: RouteReport | None, report: RouteReport | None) -> None:
+        if before != report:
+            for callback in self._callbacks:
+                callback(kind, key)
 
 
 def _others(service: Service) -> dict[int, int]:
