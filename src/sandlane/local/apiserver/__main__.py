@@ -6,6 +6,8 @@ SIGTERM ends it in good order; SIGUSR1 makes it forget its history, as compactio
 
 from __future__ import annotations
 
+import sandlane.slim  # isort: skip  # noqa: F401 - before structlog and cel
+
 import argparse
 import asyncio
 import base64
