@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock, within
@@ -44,16 +44,39 @@ class Cache:
         self._informers: dict[tuple[Resource, str, str], Informer[Any]] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
+    @overload
     def informer(
         self,
         resource: Resource,
-        record_type: type[R] = Unstructured,  # type: ignore[assignment]
+        *,
+        namespaces: Iterable[str] | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        transform: Callable[[Unstructured], Unstructured] | None = None,
+    ) -> Informer[Unstructured]: ...
+
+    @overload
+    def informer(
+        self,
+        resource: Resource,
+        record_type: type[R],
         *,
         namespaces: Iterable[str] | None = None,
         label_selector: str = "",
         field_selector: str = "",
         transform: Callable[[R], R] | None = None,
-    ) -> Informer[R]:
+    ) -> Informer[R]: ...
+
+    def informer(
+        self,
+        resource: Resource,
+        record_type: type[Any] = Unstructured,
+        *,
+        namespaces: Iterable[str] | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        transform: Callable[[Any], Any] | None = None,
+    ) -> Informer[Any]:
         """The informer of a kind, made at the first call. Raises `ValueError` when it exists with another record type.
 
         `transform` changes each record before it is kept. An informer that is asked for after `run` started has to be

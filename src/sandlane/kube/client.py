@@ -24,7 +24,7 @@ from sandlane.kube.errors import (
     TransportError,
     error_from_response,
 )
-from sandlane.kube.resource import Object, Resource
+from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.transport import Request, Response, Stream, Transport, WebSocket, WebSocketTransport
 
 REQUEST_TIMEOUT = 30.0
@@ -267,6 +267,10 @@ class Client:
             content_type=str(patch_type),
             retry=False,
         )
+
+    async def patch_status(self, resource: Resource, key: Key, body: Object) -> Object:
+        """Merge into an object's status subresource."""
+        return await self.patch(resource, key.name, body, namespace=key.namespace or None, subresource="status")
 
     async def apply(
         self,
