@@ -83,16 +83,7 @@ async def test_a_crash_loop_is_told_in_words() -> None:
         await cluster.ready()
         await cluster.rest()
         events = await captured_events(cluster.client, NAMESPACE)
-        assert (
-            events
-            == [
-                "Sandbox/new-eta: Created",
-                "Sandbox/new-eta: SandboxReady",
-                "Sandbox/new-eta: SandboxNotReady",
-                "Sandbox/new-eta: SandboxReady x2",
-            ]
-            or events.count("Sandbox/new-eta: SandboxNotReady") == 1
-        )
+        assert events.count("Sandbox/new-eta: SandboxNotReady") == 1
 
 
 async def test_an_exhausted_quota_becomes_a_condition() -> None:

@@ -23,6 +23,7 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     object: Object | None
     old: Object | None
     user: str
+    user_uid: str = ""
     groups: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
     subresource: str = ""
@@ -70,6 +71,7 @@ def read_admission(body: bytes) -> AdmissionRequest:
             object=request.get("object"),
             old=request.get("oldObject"),
             user=user.get("username", ""),
+            user_uid=user.get("uid", ""),
             groups=tuple(user.get("groups") or ()),
             extra=user.get("extra") or {},
             subresource=request.get("subResource") or "",

@@ -1,0 +1,231 @@
+"""The webhooks refuse what the controllers would refuse, and ask whether the requester may run what is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandlane.admission import access
+from sandlane.admission.handlers import Admission, set_defaults
+from sandlane.api.labels import REQUESTED_BY
+from sandlane.api.limits import Limits
+from sandlane.api.types import FINALIZER
+from sandlane.kube.client import Client
+from sandlane.kube.resource import Key, Object
+from sandlane.kube.transport import Request, Response
+from sandlane.runtime.admission_review import AdmissionRequest, Denied
+from sandlane.testing.clock import ManualClock
+from sandlane.world.world import World
+
+
+class Authority:
+    """An API server that only answers SubjectAccessReviews."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = refused
+        self.asked: list[dict[str, Any]] = []
+
+    async def send(self, request: Request, *, timeout: float) -> Response:
+        spec = msgspec.json.decode(request.body)["spec"]
+        self.asked.append(spec)
+        attributes = spec["resourceAttributes"]
+        allowed = not any(word in (attributes["resource"], attributes["name"]) for word in self.refused)
+        return Response(201, (), msgspec.json.encode({"status": {"allowed": allowed}}))
+
+    def stream(self, request: Request, *, timeout: float) -> Any:
+        raise AssertionError("nothing is streamed")
+
+    async def close(self) -> None: ...
+
+
+class Steady:
+    """No jitter."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+def admission(authority: Authority, *objects: Object, limits: Limits | None = None) -> Admission:
+    """Handlers over a world."""
+    client = Client(authority, clock=ManualClock(), rng=Steady())
+    return Admission(client, World.of(objects), limits or Limits())
+
+
+def object_(kind: str, spec: Any, name: str = "new-eta", **metadata: Any) -> Object:
+    """One of our objects."""
+    head = {"apiVersion": "sandlane.dev/v1alpha1", "kind": kind}
+    return head | {"metadata": {"name": name, "namespace": "rides", "uid": f"uid-{name}"} | metadata, "spec": spec}
+
+
+def baseline(**spec: Any) -> Object:
+    """A Deployment that refers to one Secret."""
+    env = [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "known", "key": "k"}}}]
+    containers = [{"name": "route", "image": "r", "env": env, "ports": [{"name": "http", "containerPort": 80}]}]
+    template = {"metadata": {"labels": {"app": "route"}}, "spec": {"containers": containers} | spec}
+    metadata = {"name": "route", "namespace": "rides", "uid": "b"}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+
+
+def service(**spec: Any) -> Object:
+    """Its Service."""
+    metadata = {"name": "route", "namespace": "rides"}
+    ports = [{"port": 80, "targetPort": "http"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"selector": {"app": "route"}, "ports": ports} | spec,
+    }
+
+
+def asked(new: Object | None, old: Object | None = None, **more: Any) -> AdmissionRequest:
+    """A request of alice."""
+    name = (new or old or {})["metadata"]["name"]
+    facts: dict[str, Any] = {"user": "alice", "user_uid": "u1", "groups": ("devs",), "extra": {"scopes": ["a"]}}
+    operation = "UPDATE" if old else "CREATE"
+    return AdmissionRequest(uid="r", operation=operation, key=Key("rides", name), object=new, old=old, **facts | more)
+
+
+def fork(**customizations: Any) -> Object:
+    """A spec with one fork."""
+    return {"forks": [{"forkOf": {"name": "route"}, "customizations": customizations}]}
+
+
+async def test_all_errors_at_once_with_their_paths() -> None:
+    """A refusal names every field at fault."""
+    spec = fork(replicas=-1) | {"ttl": {"duration": "x"}, "routingKey": "NO"}
+    with pytest.raises(Denied) as refused:
+        await admission(Authority()).sandbox(asked(object_("Sandbox", spec)))
+    assert refused.value.code == 422
+    assert {cause.field for cause in refused.value.causes} == {
+        "spec.routingKey",
+        "spec.ttl.duration",
+        "spec.forks[0].customizations.replicas",
+    }
+
+
+async def test_the_requester_must_be_allowed_to_run_the_fork() -> None:
+    """Creating Deployments and reading newly referenced Secrets is asked, with uid, groups and extra."""
+    secret = {"name": "X", "valueFrom": {"secretKeyRef": {"name": "new", "key": "k"}}}
+    again = {"name": "Y", "valueFrom": {"secretKeyRef": {"name": "known", "key": "k"}}}
+    volume = {"spec": {"template": {"spec": {"volumes": [{"name": "v", "secret": {"secretName": "mounted"}}]}}}}
+    spec = fork(env=[secret, again], patch={"type": "merge", "value": volume})
+    authority = Authority()
+    await admission(authority, baseline(), service()).sandbox(asked(object_("Sandbox", spec)))
+    wanted = {(each["resourceAttributes"]["verb"], each["resourceAttributes"]["name"]) for each in authority.asked}
+    assert wanted == {("create", ""), ("get", "new"), ("get", "mounted")}
+    assert authority.asked[0]["user"] == "alice"
+    assert authority.asked[0]["uid"] == "u1"
+    assert authority.asked[0]["groups"] == ["devs"]
+    assert authority.asked[0]["extra"] == {"scopes": ["a"]}
+    with pytest.raises(Denied, match="may not get secrets 'mounted'") as refused:
+        await admission(Authority("mounted"), baseline(), service()).sandbox(asked(object_("Sandbox", spec)))
+    assert refused.value.causes[0].field == "spec.forks[0].customizations"
+
+
+async def test_without_a_baseline_a_patch_may_mean_any_secret() -> None:
+    """What cannot be planned yet cannot be looked into: then all Secrets must be readable."""
+    spec = fork(patch={"type": "json", "value": []})
+    authority = Authority()
+    warnings = await admission(authority).sandbox(asked(object_("Sandbox", spec)))
+    assert [each["resourceAttributes"]["resource"] for each in authority.asked] == ["deployments", "secrets"]
+    assert authority.asked[1]["resourceAttributes"]["name"] == ""
+    assert any("does not exist" in warning for warning in warnings)
+
+
+async def test_only_changed_forks_are_asked_for_again() -> None:
+    """An update that leaves the forks alone asks nobody; one that changes them asks again."""
+    old = object_("Sandbox", fork())
+    authority = Authority()
+    handlers = admission(authority, baseline(), service())
+    await handlers.sandbox(asked(object_("Sandbox", fork() | {"description": "x"}), old))
+    assert authority.asked == []
+    await handlers.sandbox(asked(object_("Sandbox", fork(replicas=2)), old))
+    assert len(authority.asked) == 1
+
+
+async def test_immutable_fields_and_taken_keys_are_refused() -> None:
+    """routingKey is fixed, and unique over sandboxes and groups."""
+    old, new = object_("Sandbox", fork()), object_("Sandbox", fork() | {"routingKey": "mine"})
+    group = object_("RouteGroup", {"match": {"label": {"key": "a", "value": "*"}}, "routingKey": "mine"}, "g")
+    with pytest.raises(Denied) as refused:
+        await admission(Authority(), group).sandbox(asked(new, old))
+    assert [cause.field for cause in refused.value.causes] == ["spec.routingKey", "spec.routingKey"]
+
+
+async def test_what_needs_the_cluster_is_refused_too() -> None:
+    """A limit and a Service that would select the fork stop the request."""
+    spec = {"forks": [{"forkOf": {"name": "route"}, "preservedLabels": ["app"]}]}
+    with pytest.raises(Denied, match="ForkSelectedByService"):
+        await admission(Authority(), baseline(), service()).sandbox(asked(object_("Sandbox", spec)))
+    limits = Limits(replicas_per_fork=1)
+    with pytest.raises(Denied, match="LimitExceeded"):
+        await admission(Authority(), baseline(), limits=limits).sandbox(asked(object_("Sandbox", fork(replicas=2))))
+
+
+async def test_suspicious_specs_get_warnings() -> None:
+    """No replicas, a variable that changes nothing or is not there, a port that no Service leads to."""
+    env = [{"name": "T", "operation": "delete"}, {"name": "Z", "operation": "delete"}]
+    local = {"name": "l", "from": {"name": "other"}, "mappings": [{"port": 1, "to": "h:1"}]}
+    spec = fork(env=env, replicas=0) | {"local": [local]}
+    other = baseline()
+    other["metadata"] = {"name": "other", "namespace": "rides", "uid": "o"}
+    other["spec"]["template"]["metadata"]["labels"] = {"app": "other"}
+    warnings = await admission(Authority(), baseline(), service(), other).sandbox(asked(object_("Sandbox", spec)))
+    assert len(warnings) == 3
+    text = "\n".join(warnings)
+    for word in ("replicas: 0", "no variable Z", "container port 1"):
+        assert word in text
+
+
+def test_who_asked_is_set_by_the_webhook_only() -> None:
+    """Nobody can write the annotation; it changes with the forks; our finalizer is there from the start."""
+    forged = object_("Sandbox", fork(), annotations={REQUESTED_BY: "root"})
+    set_defaults(forged, asked(forged))
+    assert forged["metadata"]["annotations"][REQUESTED_BY] == "alice"
+    assert forged["metadata"]["finalizers"] == [FINALIZER]
+    edited = object_("Sandbox", fork() | {"description": "x"}, annotations={REQUESTED_BY: "root"})
+    set_defaults(edited, asked(edited, forged, user="bob"))
+    assert edited["metadata"]["annotations"][REQUESTED_BY] == "alice"
+    changed = object_("Sandbox", fork(replicas=2))
+    set_defaults(changed, asked(changed, forged, user="bob"))
+    assert changed["metadata"]["annotations"][REQUESTED_BY] == "bob"
+
+
+def test_route_groups_and_local_workloads_have_their_rules() -> None:
+    """A match needs exactly one part; a baseline that the sandbox forks cannot be on a laptop as well."""
+    handlers = admission(Authority(), object_("Sandbox", fork()))
+    with pytest.raises(Denied) as refused:
+        handlers.route_group(asked(object_("RouteGroup", {"match": {}}, "g")))
+    assert refused.value.causes[0].field == "spec.match"
+    mappings = [{"port": 1, "to": "h:1"}]
+    local = object_("LocalWorkload", {"sandbox": "new-eta", "from": {"name": "route"}, "mappings": mappings}, "l")
+    with pytest.raises(Denied) as again:
+        handlers.local_workload(asked(local))
+    assert again.value.causes[0].field == "spec.from"
+    other = object_("LocalWorkload", {"sandbox": "none", "from": {"name": "route"}, "mappings": mappings}, "l")
+    assert "does not exist yet" in handlers.local_workload(asked(other))[0]
+
+
+def test_every_place_of_a_secret_is_found() -> None:
+    """Volumes, projections, pull secrets, variables, drivers."""
+    template = {
+        "spec": {
+            "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [
+                {"secret": {"secretName": "volume"}},
+                {"projected": {"sources": [{"secret": {"name": "projected"}}, {"configMap": {"name": "no"}}]}},
+                {"csi": {"nodePublishSecretRef": {"name": "csi"}}},
+                {"azureFile": {"secretName": "azure"}},
+            ],
+            "containers": [
+                {
+                    "envFrom": [{"secretRef": {"name": "from"}}],
+                    "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}],
+                }
+            ],
+        }
+    }
+    assert access.secrets(template) == {"pull", "volume", "projected", "csi", "azure", "from", "key"}
