@@ -15,11 +15,14 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from sandlane.admission.handlers import Admission
+from sandlane.api.limits import Settings
 from sandlane.cli.crds import CrdsNotServed, install
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
+from sandlane.kube.resource import MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS
 from sandlane.routegroup.controller import RouteGroupController
 from sandlane.routing.controller import RoutingController
 from sandlane.routing.envoy.server import XdsServer
@@ -27,13 +30,22 @@ from sandlane.routing.key import KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
+from sandlane.runtime.certificates import FileCertificates, SecretCertificates
 from sandlane.runtime.logging import LEVELS, set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
 from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
+from sandlane.runtime.webhook import WebhookServer
 from sandlane.sandbox.controller import SandboxController
 from sandlane.world.world import World
 
 log = structlog.get_logger(__name__)
+
+
+NO_WEBHOOKS = (
+    "without webhooks nobody can be asked whether the requester of a sandbox may run what it forks: anyone who may create"
+    " sandboxes could run any workload with any Secret of the namespace. Set --webhook-port, or accept this with"
+    " --allow-unchecked-requesters."
+)
 
 
 class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -44,6 +56,10 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     router_replicas: int = 2
     install_crds: bool = False
+    allow_unchecked_requesters: bool = False
+    """Run without webhooks: then nobody asks whether the requester of a sandbox may run what it forks."""
+    webhook_service: str = "sandlane-webhook"
+    settings: Settings = Settings()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,6 +87,8 @@ def parse(argv: Sequence[str]) -> tuple[Options, Path | None]:
     for field in msgspec.structs.fields(Options):
         flag = "--" + field.name.replace("_", "-")
         shown = "" if field.default in ("", (), False) else f"default {field.default}"
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            continue  # in the configuration file only
         if field.type is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
         elif field.type in (int, float):
@@ -93,6 +111,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 async def run(options: Options, kubeconfig: Path | None) -> None:
     """Build the manager and run it."""
+    if not options.webhook_port and not options.allow_unchecked_requesters:
+        raise OptionsError(NO_WEBHOOKS)
     config = load_config(kubeconfig)
     clock, rng = SystemClock(), random.Random()
     client = Client(HttpTransport(config), clock=clock, rng=rng, qps=options.kube_api_qps, burst=options.kube_api_burst)
@@ -123,5 +143,21 @@ def register(manager: Manager, options: Options) -> None:
         host, port = split_address(options.xds_advertise_address or options.xds_bind_address)
         router = RouterOptions(host, port, options.router_image, options.router_replicas)
         RoutingController(manager, world, publisher, router).setup_with_manager(manager)
-    SandboxController(manager, world, reports).setup_with_manager(manager)
-    RouteGroupController(manager, world, reports).setup_with_manager(manager)
+    SandboxController(manager, world, reports, options.settings).setup_with_manager(manager)
+    RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
+    if options.webhook_port:
+        webhooks = WebhookServer(manager, _certificates(manager, options))
+        Admission(manager.client, world, options.settings.limits).register(webhooks)
+        for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
+            webhooks.inject_into(resource, options.webhook_service)
+
+
+def _certificates(manager: Manager, options: Options) -> FileCertificates | SecretCertificates:
+    """Certificates that somebody else renews in a folder, or our own in a Secret."""
+    if options.webhook_cert_dir:
+        return FileCertificates(Path(options.webhook_cert_dir), manager.clock)
+    service, namespace = options.webhook_service, manager.namespace
+    names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]
+    return SecretCertificates(
+        manager.client, manager.clock, namespace=namespace, name=f"{service}-certificate", names=names
+    )
