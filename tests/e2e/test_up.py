@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +196,123 @@ def test_up_in_the_foreground_ends_with_its_signal(tmp_path: Path) -> None:
         assert running.wait(DEADLINE) == 0
     assert "✓ Service proxy" in seen
     assert processes_of(folder) == []
+
+
+PROGRAM = """
+import http.server, os, signal, threading
+# as every well-behaved server: go on until nobody sends requests here any more
+signal.signal(signal.SIGTERM, lambda *_: threading.Timer(0.7, os._exit, (0,)).start())
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = f"{os.environ['VERSION']} {os.environ['HOSTNAME']}".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+print("serving", os.environ["VERSION"], flush=True)
+http.server.ThreadingHTTPServer((os.environ["POD_IP"], 8080), Handler).serve_forever()
+"""
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: web
+        image: web:1
+        env: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}]
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image map with two versions of a small web server."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "web.py").write_text(PROGRAM)
+    entries = {
+        f"web:{version}": {"command": ["${python}", "${dir}/web.py"], "env": {"VERSION": version}}
+        for version in ("1", "2")
+    }
+    file = folder / "images.yaml"
+    file.write_text(json.dumps({"images": entries}))
+    return file
+
+
+def answers(url: str, count: int = 1) -> set[tuple[str, ...]]:
+    """(version, Pod) of this many answers."""
+    found = set()
+    for _ in range(count):
+        with urllib.request.urlopen(url, timeout=5) as response:
+            found.add(tuple(response.read().decode().split()))
+    return found
+
+
+def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None:
+    """Apply, reach it by its Service, scale, roll forward while it answers, undo, restart the cluster, delete."""
+    own = Cluster(tmp_path / "data")
+    own.sandlane("up", "--detach", "--images", str(images))
+    try:
+        own.kubectl("apply", "-f", "-", stdin=MANIFEST)
+        own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+        url = own.sandlane("url", "web").stdout.strip()
+        until(lambda: {version for version, _ in answers(url)} == {"1"}, "version 1 answers")
+
+        own.kubectl("scale", "deployment/web", "--replicas=3")
+        own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+        until(lambda: len(answers(url, 12)) == 3, "three Pods answer")
+
+        own.kubectl("set", "image", "deployment/web", "web=web:2")
+        done = threading.Event()
+        versions: list[str] = []
+
+        def ask_all_the_time() -> None:
+            while not done.is_set():
+                versions.extend(version for version, _ in answers(url))
+
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(ask_all_the_time)
+            try:
+                own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+                until(lambda: {version for version, _ in answers(url, 6)} == {"2"}, "only version 2 answers")
+            finally:
+                done.set()
+            asking.result(DEADLINE)  # no request failed
+        assert set(versions) == {"1", "2"}
+
+        own.kubectl("rollout", "undo", "deployment/web")
+        own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+        until(lambda: {version for version, _ in answers(url, 6)} == {"1"}, "version 1 is back")
+        history = own.kubectl("rollout", "history", "deployment/web")
+        assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["2", "3"]
+
+        os.kill(own.pids()["manager"], signal.SIGKILL)
+        os.kill(own.pids()["proxy"], signal.SIGKILL)
+        until(lambda: own.status()["ready"] and answers(url), "it answers again")
+        until(lambda: "ProcessRestarted" in own.kubectl("get", "events", "-A"), "the restart is an Event")
+
+        own.sandlane("down")
+        assert processes_of(images.parent) == []
+        own.sandlane("up", "--detach", "--images", str(images))
+        until(lambda: len(answers(url, 12)) == 3, "three Pods answer after a restart")
+
+        own.kubectl("delete", "deployment,service", "web")
+        until(lambda: not own.kubectl("get", "pods,replicasets,endpointslices", "-l", "app=web", "-o", "name"), "gone")
+        until(lambda: not processes_of(images.parent / "web.py"), "no process is left")
+    finally:
+        own.sandlane("down", code=None)
