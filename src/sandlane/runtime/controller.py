@@ -121,6 +121,7 @@ class Controller:
             finally:
                 self.queue.done(key)
                 self._metrics.reconciled(self.name, outcome, self._clock.monotonic() - started)
+            await asyncio.sleep(0)  # a reconcile that waits for nothing must not keep watches and the Lease waiting
 
     async def _reconcile(self, key: Request) -> str:
         """Reconcile one key and queue it again as its outcome asks; the outcome's name."""
