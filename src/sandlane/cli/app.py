@@ -94,7 +94,9 @@ def uninstall(
     from sandlane.cli.uninstall import uninstall
     from sandlane.kube.config import ConfigError
     from sandlane.kube.errors import KubeError
+    from sandlane.runtime.logging import set_up_logging
 
+    set_up_logging("console", "error")
     try:
         asyncio.run(uninstall(kubeconfig, print, keep_crds=keep_crds))
     except (ConfigError, KubeError) as error:

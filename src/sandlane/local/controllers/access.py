@@ -6,13 +6,21 @@ from typing import Any
 
 from sandlane.kube.cache import Cache
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.errors import NotFound
+from sandlane.kube.errors import ApiError, NotFound
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.store import Store
 from sandlane.kube.unstructured import Unstructured
 from sandlane.runtime.manager import Manager
 
 BY_OWNER = "controller-uid"
+
+
+def terminating(error: ApiError) -> bool:
+    """Whether an object was refused because its namespace is going: no reason to try again, or to say so."""
+    causes = error.details.get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes) or (
+        error.status == 403 and "is being terminated" in error.message
+    )
 
 
 class Access:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from sandlane.kube.errors import AlreadyExists, Forbidden, NotFound
 from sandlane.kube.resource import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, Key, Object, Resource
 from sandlane.kube.unstructured import Unstructured
-from sandlane.local.controllers.access import Access
+from sandlane.local.controllers.access import Access, terminating
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
@@ -57,7 +57,7 @@ class NamespaceDefaultsController:
         except (AlreadyExists, NotFound):
             return
         except Forbidden as error:
-            if "terminated" not in error.message:  # the namespace is going
+            if not terminating(error):
                 raise
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sandlane.kube.errors import Forbidden, Invalid
 from sandlane.kube.resource import NODES, PODS, Key
 from sandlane.kube.unstructured import Unstructured
-from sandlane.local.controllers.access import Access
+from sandlane.local.controllers.access import Access, terminating
 from sandlane.local.controllers.daemonset.plan import DAEMON_SETS, make_plan, make_pod
 from sandlane.local.controllers.revisions import CONTROLLER_REVISIONS
 from sandlane.local.controllers.statefulset.controller import sync_revisions
@@ -49,6 +49,8 @@ class DaemonSetController:
             for node in plan.create:
                 await self._access.create(PODS, make_pod(daemon_set, node))
         except (Forbidden, Invalid) as error:
+            if terminating(error):
+                return Result.done()
             record = self._access.store(DAEMON_SETS).get(request)
             if record is not None:
                 text = f"Error creating: {error.message}"

@@ -6,7 +6,7 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.errors import Forbidden, Invalid
 from sandlane.kube.resource import PODS, Key, Object
 from sandlane.kube.unstructured import Unstructured
-from sandlane.local.controllers.access import Access
+from sandlane.local.controllers.access import Access, terminating
 from sandlane.local.controllers.job.plan import JOBS, finished, make_plan, make_pod
 from sandlane.local.controllers.objects import controller_uid
 from sandlane.runtime.controller import Controller
@@ -57,6 +57,8 @@ class JobController:
             try:
                 made = await self._access.create(PODS, make_pod(job, index))
             except (Forbidden, Invalid) as error:
+                if terminating(error):
+                    return 0
                 self._say(key, "FailedCreate", f"Error creating: {error.message}", True)
                 return len(indexes) - done
             self._say(key, "SuccessfulCreate", f"Created pod: {made['metadata']['name']}", False)

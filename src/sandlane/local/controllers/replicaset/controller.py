@@ -9,7 +9,7 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.errors import ApiError, Conflict, Forbidden, Invalid, NotFound
 from sandlane.kube.resource import PODS, REPLICA_SETS, Key, Object
 from sandlane.kube.unstructured import Unstructured
-from sandlane.local.controllers.access import Access
+from sandlane.local.controllers.access import Access, terminating
 from sandlane.local.controllers.objects import controller_reference, deleting, selects, without_owner
 from sandlane.local.controllers.replicaset.plan import make_plan, make_pod, make_status
 from sandlane.runtime.controller import Controller
@@ -86,6 +86,8 @@ class ReplicaSetController:
             try:
                 pod = await self._access.create(PODS, make_pod(replica_set))
             except (Forbidden, Invalid) as error:
+                if terminating(error):
+                    return None
                 self._say(replica_set, "FailedCreate", f"Error creating: {error.message}", WARNING)
                 return "FailedCreate", error.message
             except NotFound as error:  # the namespace is going

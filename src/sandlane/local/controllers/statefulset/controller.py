@@ -5,7 +5,7 @@ from __future__ import annotations
 from sandlane.kube.errors import AlreadyExists, Forbidden, Invalid
 from sandlane.kube.resource import PODS, Object, Resource
 from sandlane.kube.unstructured import Unstructured
-from sandlane.local.controllers.access import Access
+from sandlane.local.controllers.access import Access, terminating
 from sandlane.local.controllers.objects import controller_uid, labels_of
 from sandlane.local.controllers.revisions import CONTROLLER_REVISIONS, HASH_LABEL, make_revision, outdated
 from sandlane.local.controllers.statefulset.plan import STATEFUL_SETS, claims, make_plan, make_pod
@@ -47,6 +47,8 @@ class StatefulSetController:
                     await self._claim(claim)
                 await self._access.create(PODS, make_pod(stateful_set, number))
         except (Forbidden, Invalid, AlreadyExists) as error:
+            if terminating(error):
+                return Result.done()
             record = self._access.store(STATEFUL_SETS).get(request)
             if record is not None:
                 text = f"Error creating: {error.message}"
