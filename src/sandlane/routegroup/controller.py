@@ -13,6 +13,7 @@ from sandlane.kube.resource import NAMESPACES, ROUTE_GROUPS, SANDBOXES, Key
 from sandlane.routegroup.plan import compile_group
 from sandlane.routegroup.status import expires, observe, terminating
 from sandlane.routing.groups import matches
+from sandlane.routing.patience import Patience
 from sandlane.runtime.conditions import find_condition, is_true
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
@@ -39,6 +40,7 @@ class RouteGroupController:
         self._cache = manager.cache
         self._recorder = manager.recorder
         self._routes = routes
+        self._patience = Patience(manager.clock)
         self._lifetime = Lifetime(ROUTE_GROUPS, manager.client, manager.clock, manager.recorder)
 
     def setup_with_manager(self, manager: Manager) -> Controller:
@@ -59,6 +61,7 @@ class RouteGroupController:
         """Drive one group towards its spec. Level-triggered: reads everything, assumes nothing."""
         group = self.world.route_groups.get(request)
         if group is None:
+            self._patience.forget(request)
             return Result.done()
         if group.metadata.deleting:
             return await self._finalize(group)
@@ -69,11 +72,12 @@ class RouteGroupController:
             self._cache.observe(ROUTE_GROUPS, answer)
             group = self.world.route_groups.get(request) or group
         compiled = compile_group(self.world, group)
-        report = self._routes.route_group(request)
+        report, look_again = self._patience.calm(group, self._routes.route_group(request))
         status = observe(group, compiled, report, now=self._clock.now(), settings=self.settings)
         group = await self._report(group, status)
         due = self._lifetime.wait(group.metadata, self._ends(group))
-        return Result.done() if due is None else Result.requeue_after(due)
+        waits = [seconds for seconds in (due, look_again) if seconds is not None]
+        return Result.requeue_after(min(waits)) if waits else Result.done()
 
     def _ends(self, group: RouteGroup) -> Expiry | None:
         status = group.status

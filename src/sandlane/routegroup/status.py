@@ -11,9 +11,10 @@ from sandlane.api import reasons
 from sandlane.api.limits import Settings
 from sandlane.api.reasons import explained
 from sandlane.api.ttl import Expiry, expiry
-from sandlane.api.types import EndpointStatus, RouteGroupStatus
+from sandlane.api.types import CompiledRoute, EndpointStatus, RouteGroupStatus
 from sandlane.kube.clock import timestamp
 from sandlane.routegroup.plan import Compiled
+from sandlane.routing.patience import TAKING_IN
 from sandlane.runtime.status import Verdict, verdict_of, with_verdicts
 from sandlane.world.records import RouteGroup
 from sandlane.world.reports import RouteReport
@@ -30,7 +31,7 @@ def observe(
     if old.observed_generation != generation or not updated:
         updated = timestamp(now) if old.observed_generation else group.metadata.creation_timestamp
     unmatched = "" if compiled.sandboxes else old.unmatched_since or timestamp(now)
-    verdicts = _verdicts(compiled, report)
+    verdicts = _verdicts(compiled, report, old.routes)
     ends = expires(group, updated, unmatched)
     return RouteGroupStatus(
         observed_generation=generation,
@@ -70,12 +71,14 @@ def expires(group: RouteGroup, updated: str, unmatched: str) -> Expiry | None:
     return expiry(group.spec.ttl, created=created, updated=updated, unmatched_since=unmatched)
 
 
-def _verdicts(compiled: Compiled, report: RouteReport | None) -> dict[str, Verdict]:
+def _verdicts(
+    compiled: Compiled, report: RouteReport | None, old_routes: tuple[CompiledRoute, ...]
+) -> dict[str, Verdict]:
     found = {
         "Accepted": _accepted(compiled),
         "Conflicted": _conflicted(compiled),
         "SandboxesReady": _sandboxes_ready(compiled),
-        "RoutesProgrammed": _routes(compiled, report),
+        "RoutesProgrammed": _routes(compiled, report, old_routes),
     }
     needed = [found[kind] for kind in ("Accepted", "SandboxesReady", "RoutesProgrammed")]
     bad = next((each for each in needed if each.status is False), None)
@@ -115,9 +118,11 @@ def _sandboxes_ready(compiled: Compiled) -> Verdict:
     return Verdict(True, reasons.ALL_READY)
 
 
-def _routes(compiled: Compiled, report: RouteReport | None) -> Verdict:
+def _routes(compiled: Compiled, report: RouteReport | None, old_routes: tuple[CompiledRoute, ...]) -> Verdict:
     if compiled.refused is not None or report is None:
         return Verdict(None, reasons.PENDING)
+    if compiled.routes != old_routes:
+        return Verdict(False, reasons.PROGRESSING, TAKING_IN)  # what is reported is about the routes before
     if not report.programmed:
         reason = report.reason or reasons.PROGRESSING
         return Verdict(False, reason, explained(reason, report.message))

@@ -11,7 +11,7 @@ from sandlane.kube.resource import Key
 from sandlane.routing.build import not_routable, sandbox_routes
 from sandlane.routing.groups import matched_sandboxes
 from sandlane.routing.publisher import Publisher
-from sandlane.routing.table import Door, Override
+from sandlane.routing.table import Backend, Door, Override
 from sandlane.routing.turning import is_right, is_turned
 from sandlane.world.records import Sandbox, Service
 from sandlane.world.world import World
@@ -36,6 +36,7 @@ class RouteReports:
         self._publisher = publisher
         self._callbacks: list[Callback] = []
         self._last: dict[tuple[str, Key], RouteReport | None] = {}
+        self._confirmed: dict[str, frozenset[tuple[Door, Backend]]] = {}
         publisher.subscribe(self._namespace_changed)
 
     def subscribe(self, callback: Callback) -> None:
@@ -45,9 +46,10 @@ class RouteReports:
     def sandbox(self, key: Key) -> RouteReport | None:
         """The report of a sandbox under its own key."""
         sandbox = self._world.sandboxes.get(key)
-        if sandbox is None:
-            return None
         via = f"Sandbox {key}"
+        if sandbox is None:
+            self._confirmed.pop(via, None)
+            return None
         report = self._report(list(sandbox_routes(sandbox, via)), via, [sandbox])
         self._last["Sandbox", key] = report
         return report
@@ -55,9 +57,10 @@ class RouteReports:
     def route_group(self, key: Key) -> RouteReport | None:
         """The report of a route group."""
         group = self._world.route_groups.get(key)
-        if group is None:
-            return None
         via = f"RouteGroup {key}"
+        if group is None:
+            self._confirmed.pop(via, None)
+            return None
         sandboxes = matched_sandboxes(self._world, group)
         wanted: dict[Door, Override] = {}
         for sandbox in sandboxes:
@@ -79,8 +82,10 @@ class RouteReports:
             problem = self._problem(door, override, via)
             if problem is not None:
                 return RouteReport(False, *problem, served=served)
-        if wanted and late:
+        routes = frozenset((door, override.backend) for door, override in wanted)
+        if wanted and late and self._confirmed.get(via) != routes:
             return RouteReport(False, reasons.PROGRESSING, "; ".join(late), served=served)
+        self._confirmed[via] = routes  # what is late from now on is somebody else's change
         return RouteReport(True, served=served)
 
     def _late(self, namespace: str) -> list[str]:

@@ -21,6 +21,7 @@ from sandlane.kube.resource import (
     SERVICES,
     Key,
 )
+from sandlane.routing.patience import Patience
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
 from sandlane.runtime.lifetime import Lifetime
@@ -57,6 +58,7 @@ class SandboxController:
         self._writes = Writes(Applier(manager.client, manager.cache), world)
         self._announcer = Announcer(manager.recorder)
         self._lifetime = Lifetime(SANDBOXES, manager.client, manager.clock, manager.recorder)
+        self._patience = Patience(manager.clock)
         self._last_lines = LastLines(manager.client)
 
     def setup_with_manager(self, manager: Manager) -> Controller:
@@ -83,6 +85,7 @@ class SandboxController:
         """Drive one sandbox towards its spec. Level-triggered: reads everything, assumes nothing."""
         sandbox = self.world.sandboxes.get(request)
         if sandbox is None:
+            self._patience.forget(request)
             return Result.done()
         if sandbox.metadata.deleting:
             return await self._finalize(sandbox)
@@ -91,11 +94,14 @@ class SandboxController:
         sandbox = await self._claim(sandbox)
         plan = make_plan(self.world, sandbox, self.settings.limits)
         failures = await self._writes.apply(sandbox, plan, self._announcer)
-        seen = Observation(self._routes.sandbox(request), failures, await self._read_last_lines(sandbox, plan))
+        report = self._routes.sandbox(request)
+        calm, look_again = self._patience.calm(sandbox, report)
+        seen = Observation(calm, failures, await self._read_last_lines(sandbox, plan))
         status = observe(self.world, sandbox, plan, seen, now=self._clock.now(), settings=self.settings)
         sandbox = await self._report(sandbox, status)
-        await self._writes.remove_superfluous(sandbox, plan, seen.report, self._announcer)
-        return self._next(sandbox, bool(failures) or plan.exceeded is not None)
+        await self._writes.remove_superfluous(sandbox, plan, report, self._announcer)
+        refused = bool(failures) or plan.exceeded is not None
+        return self._next(sandbox, look_again, RETRY_REFUSED if refused else None)
 
     async def _claim(self, sandbox: Sandbox) -> Sandbox:
         """The sandbox with our finalizer on it, before anything is made for it."""
@@ -132,10 +138,10 @@ class SandboxController:
         unseen = status.observed_generation != sandbox.metadata.generation
         return timestamp(self._clock.now()) if unseen else status.last_update_time
 
-    def _next(self, sandbox: Sandbox, retry: bool) -> Result:
+    def _next(self, sandbox: Sandbox, *others: float | None) -> Result:
         """When to look again without being woken."""
         due = self._lifetime.wait(sandbox.metadata, self._ends(sandbox))
-        waits = [seconds for seconds in (due, RETRY_REFUSED if retry else None) if seconds is not None]
+        waits = [seconds for seconds in (due, *others) if seconds is not None]
         return Result.requeue_after(min(waits)) if waits else Result.done()
 
     # -- the end ----------------------------------------------------------------------------------------

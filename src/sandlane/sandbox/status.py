@@ -18,10 +18,12 @@ from sandlane.api.types import (
     ForkStatus,
     SandboxSpec,
     SandboxStatus,
+    ServiceStatus,
     Ttl,
 )
 from sandlane.kube.clock import timestamp
 from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Key, Resource
+from sandlane.routing.patience import TAKING_IN
 from sandlane.runtime.conditions import find_condition
 from sandlane.runtime.status import Verdict, verdict_of, with_verdicts
 from sandlane.sandbox import pods as pod_causes
@@ -266,10 +268,17 @@ def _routes(world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus,
         return _refusal(blocked)
     if seen.report is None:
         return Verdict(None, reasons.PENDING, "no router has answered yet")
+    if _routes_of(forks) != _routes_of(sandbox.status.forks):
+        return Verdict(False, reasons.PROGRESSING, TAKING_IN)  # what is reported is about the routes before
     if seen.report.programmed:
         return Verdict(True, seen.report.reason or reasons.PROGRAMMED, seen.report.message)
     reason = seen.report.reason or reasons.PROGRESSING
     return Verdict(False, reason, explained(reason, seen.report.message))
+
+
+def _routes_of(forks: tuple[ForkStatus, ...]) -> list[tuple[str, tuple[ServiceStatus, ...]]]:
+    """What the route table is built from."""
+    return [(fork.workload, fork.services) for fork in forks if fork.ever_ready]
 
 
 def _blocked(world: World, sandbox: Sandbox, plan: Plan) -> Problem | None:
