@@ -57,11 +57,10 @@ def route_group() -> Schema:
         _condition("Ready"),
         _column("Phase", ".status.phase"),
         _column("Routing key", ".status.routingKey"),
-        _column("Sandboxes", ".status.matchedSandboxes[*].name"),
+        _column("Routes", ".status.routeCount", "integer"),
         _AGE,
         _column("Expires", ".status.expiresAt"),
         _wide("Conflicted", '.status.conditions[?(@.type=="Conflicted")].status'),
-        _wide("Routes", ".status.routeCount", "integer"),
         _wide("Message", '.status.conditions[?(@.type=="Ready")].message'),
     ]
     crd = _definition("RouteGroup", "routegroups", "rtg", t.RouteGroupSpec, t.RouteGroupStatus, columns)

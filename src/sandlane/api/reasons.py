@@ -66,6 +66,9 @@ SANDBOXES_NOT_READY = "SandboxesNotReady"
 CONNECTED = "Connected"
 NOT_CONNECTED = "NotConnected"
 
+TAKING_IN = "the routers are taking the routes in"
+"""The message for routes under way, as long as nothing more needs to be said."""
+
 REASONS = _all(
     Reason(ALL_READY, "Everything is there and serves."),
     Reason(ACCEPTED, "The spec can be followed."),

@@ -27,6 +27,11 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
 
 
+def format_time(moment: datetime) -> str:
+    """A time as `metav1.Time`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class Expiry(msgspec.Struct, frozen=True):
     """When an object is deleted, and when that is announced."""
 

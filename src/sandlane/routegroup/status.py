@@ -10,12 +10,10 @@ import msgspec
 from sandlane.api import reasons
 from sandlane.api.limits import Settings
 from sandlane.api.reasons import explained
-from sandlane.api.ttl import Expiry, expiry
+from sandlane.api.ttl import Expiry, expiry, format_time
 from sandlane.api.types import CompiledRoute, EndpointStatus, RouteGroupStatus
-from sandlane.kube.clock import timestamp
 from sandlane.routegroup.plan import Compiled
-from sandlane.routing.patience import TAKING_IN
-from sandlane.runtime.status import Verdict, verdict_of, with_verdicts
+from sandlane.runtime.verdicts import Verdict, verdict_of, with_verdicts
 from sandlane.world.records import RouteGroup
 from sandlane.world.reports import RouteReport
 
@@ -29,8 +27,8 @@ def observe(
     old, generation = group.status, group.metadata.generation
     updated = old.last_update_time
     if old.observed_generation != generation or not updated:
-        updated = timestamp(now) if old.observed_generation else group.metadata.creation_timestamp
-    unmatched = "" if compiled.sandboxes else old.unmatched_since or timestamp(now)
+        updated = format_time(now) if old.observed_generation else group.metadata.creation_timestamp
+    unmatched = "" if compiled.sandboxes else old.unmatched_since or format_time(now)
     verdicts = _verdicts(compiled, report, old.routes)
     ends = expires(group, updated, unmatched)
     return RouteGroupStatus(
@@ -38,7 +36,7 @@ def observe(
         phase=_phase(verdicts),
         routing_key=compiled.routing_key,
         last_update_time=updated,
-        expires_at=timestamp(ends.at) if ends else "",
+        expires_at=format_time(ends.at) if ends else "",
         unmatched_since=unmatched,
         matched_sandboxes=compiled.sandboxes,
         routes=compiled.routes,
@@ -122,7 +120,7 @@ def _routes(compiled: Compiled, report: RouteReport | None, old_routes: tuple[Co
     if compiled.refused is not None or report is None:
         return Verdict(None, reasons.PENDING)
     if compiled.routes != old_routes:
-        return Verdict(False, reasons.PROGRESSING, TAKING_IN)  # what is reported is about the routes before
+        return Verdict(False, reasons.PROGRESSING, reasons.TAKING_IN)  # what is reported is about the routes before
     if not report.programmed:
         reason = report.reason or reasons.PROGRESSING
         return Verdict(False, reason, explained(reason, report.message))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sandlane.api.reasons import PROGRAMMED, PROGRESSING
+from sandlane.api.reasons import PROGRAMMED, PROGRESSING, TAKING_IN
 from sandlane.kube.clock import Clock
 from sandlane.kube.resource import Key
 from sandlane.runtime.conditions import is_true
@@ -16,7 +16,6 @@ from sandlane.world.records import RouteGroup, Sandbox
 from sandlane.world.reports import RouteReport
 
 PATIENCE = 5.0
-TAKING_IN = "the routers are taking the routes in"
 
 
 class Told(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from sandlane.api.ttl import format_time
 from sandlane.api.types import Condition
-from sandlane.kube.clock import timestamp
 
 
 def find_condition(conditions: Iterable[Condition], kind: str) -> Condition | None:
@@ -32,7 +32,7 @@ def set_condition(
     """The conditions with one set; `status` None is `Unknown`. `lastTransitionTime` changes only with the status."""
     text = "Unknown" if status is None else str(status)
     old = find_condition(conditions, kind)
-    since = old.last_transition_time if old is not None and old.status == text else timestamp(now)
+    since = old.last_transition_time if old is not None and old.status == text else format_time(now)
     new = Condition(
         type=kind,
         status=text,

@@ -11,7 +11,7 @@ from sandlane.api import reasons
 from sandlane.api.labels import ROUTER_PODS
 from sandlane.api.limits import Settings
 from sandlane.api.reasons import explained
-from sandlane.api.ttl import Expiry, expiry
+from sandlane.api.ttl import Expiry, expiry, format_time
 from sandlane.api.types import (
     BaselineStatus,
     EndpointStatus,
@@ -21,11 +21,9 @@ from sandlane.api.types import (
     ServiceStatus,
     Ttl,
 )
-from sandlane.kube.clock import timestamp
 from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Key, Resource
-from sandlane.routing.patience import TAKING_IN
 from sandlane.runtime.conditions import find_condition
-from sandlane.runtime.status import Verdict, verdict_of, with_verdicts
+from sandlane.runtime.verdicts import Verdict, verdict_of, with_verdicts
 from sandlane.sandbox import pods as pod_causes
 from sandlane.sandbox.plan import Plan, PlannedFork, Problem
 from sandlane.world.policies import Party, blocks_ingress
@@ -52,7 +50,7 @@ def observe(
     changed = old.observed_generation != sandbox.metadata.generation
     updated = old.last_update_time
     if changed or not updated:
-        updated = timestamp(now) if old.observed_generation else sandbox.metadata.creation_timestamp
+        updated = format_time(now) if old.observed_generation else sandbox.metadata.creation_timestamp
     stopped = plan.refused is not None or plan.exceeded is not None
     forks = tuple(_fork(world, sandbox, fork, seen, stopped=stopped) for fork in plan.forks)
     verdicts = _verdicts(world, sandbox, plan, forks, seen)
@@ -64,7 +62,7 @@ def observe(
         routing_key=plan.routing_key,
         route_groups=_groups(world, sandbox),
         last_update_time=updated,
-        expires_at=timestamp(ends.at) if ends else "",
+        expires_at=format_time(ends.at) if ends else "",
         forks=forks,
         endpoints=endpoints(spec, plan.routing_key, settings),
         conditions=conditions,
@@ -269,7 +267,7 @@ def _routes(world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus,
     if seen.report is None:
         return Verdict(None, reasons.PENDING, "no router has answered yet")
     if _routes_of(forks) != _routes_of(sandbox.status.forks):
-        return Verdict(False, reasons.PROGRESSING, TAKING_IN)  # what is reported is about the routes before
+        return Verdict(False, reasons.PROGRESSING, reasons.TAKING_IN)  # what is reported is about the routes before
     if seen.report.programmed:
         return Verdict(True, seen.report.reason or reasons.PROGRAMMED, seen.report.message)
     reason = seen.report.reason or reasons.PROGRESSING
