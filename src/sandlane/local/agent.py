@@ -21,7 +21,7 @@ from aiohttp import web
 from sandlane.kube.cache import Informer
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
-from sandlane.kube.config import Config, ConfigError, load_config
+from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import NODES, Key
 from sandlane.kube.unstructured import Unstructured
@@ -44,7 +44,7 @@ from sandlane.local.proxy.bootstrap import NODE as PROXY
 from sandlane.local.proxy.ports import first_bindable_port
 from sandlane.local.proxy.proxy import ServiceProxy
 from sandlane.local.restarts import RestartReporter
-from sandlane.local.settings import NODE_NAME, DataDir, DataDirError, Settings
+from sandlane.local.settings import NODE_NAME, DataDir, DataDirError, Settings, kubeconfig_written
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.runtime.health import health_app, serve
 from sandlane.runtime.logging import set_up_logging
@@ -68,16 +68,19 @@ def main() -> int:
         settings = data.settings()
         if settings is None:
             raise DataDirError(f"{data.root} has no cluster: `sandlane up` makes one")
-        asyncio.run(run(data, settings, load_config(data.kubeconfig), options.images))
+        asyncio.run(run(data, settings, options.images))
     except (DataDirError, ConfigError, ImageMapError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-async def run(data: DataDir, settings: Settings, config: Config, images: Path | None) -> None:
+async def run(data: DataDir, settings: Settings, images: Path | None) -> None:
     """Build everything on one manager and run it."""
     clock, rng = SystemClock(), random.Random()
+    while not kubeconfig_written(data, settings):  # the API server is starting, too
+        await clock.sleep(_PAUSE)
+    config = load_config(data.kubeconfig)
     client = Client(HttpTransport(config), clock=clock, rng=rng)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(client.close)

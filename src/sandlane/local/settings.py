@@ -157,6 +157,14 @@ class DataDir:
             raise DataDirError(f"cannot read {self.settings_file}: {error}") from error
 
 
+def kubeconfig_written(data: DataDir, settings: Settings) -> bool:
+    """Whether the kubeconfig is there and is of this run: an old one may name another port."""
+    try:
+        return settings.server.encode() in data.kubeconfig.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
 def default_data_dir() -> Path:
     """`$SANDLANE_DATA_DIR`, else `~/.sandlane`."""
     return Path(os.environ.get("SANDLANE_DATA_DIR") or "~/.sandlane").expanduser()

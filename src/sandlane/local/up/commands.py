@@ -13,7 +13,7 @@ import msgspec
 
 from sandlane.kube.clock import Clock
 from sandlane.local.proxy.bootstrap import bootstrap
-from sandlane.local.settings import DataDir, Settings, write_whole
+from sandlane.local.settings import DataDir, Settings, kubeconfig_written, write_whole
 from sandlane.local.up.probe import missing, trust
 from sandlane.local.up.process import Command
 from sandlane.routing.envoy.binary import envoy_binary
@@ -29,8 +29,8 @@ def commands(data: DataDir, settings: Settings, images: Path | None, clock: Cloc
         return
 
     async def known() -> None:
-        """Wait for the API server's kubeconfig, which it writes before it serves; an old one may name another port."""
-        while not (data.kubeconfig.exists() and settings.server.encode() in data.kubeconfig.read_bytes()):
+        """Wait for the API server's kubeconfig, which it writes before it serves."""
+        while not kubeconfig_written(data, settings):
             await clock.sleep(_PAUSE)
 
     async def agent_listens() -> None:
@@ -49,7 +49,7 @@ def commands(data: DataDir, settings: Settings, images: Path | None, clock: Cloc
         ),
         Command(
             "agent", "controllers and node", [*agent, *(["--images", str(images)] if images else [])],
-            known, _plain_probe(settings.agent_health), quiet,
+            at_once, _plain_probe(settings.agent_health), quiet,
         ),
         Command("proxy", "Service proxy", _proxy(data, settings), agent_listens, _proxy_probe(settings)),
         Command("manager", "manager", manager, known, _plain_probe(settings.manager_health), quiet),
