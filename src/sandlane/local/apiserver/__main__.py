@@ -24,6 +24,7 @@ from aiohttp import web
 
 from sandlane.kube.clock import SystemClock
 from sandlane.local.apiserver.http import HttpFront
+from sandlane.local.apiserver.kubelet import KubeletProxy
 from sandlane.local.apiserver.pki import ClusterPki, write_private
 from sandlane.local.apiserver.server import ADMIN, ApiServer, User
 from sandlane.local.apiserver.store.journal import Journal, JournalError
@@ -82,6 +83,8 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
             write_private(data / "kubeconfig", kubeconfig(f"https://{host}:{port}", pki.ca_pem, token))
         await server.prepare()
         front = HttpFront(server, authenticate)
+        kubelet = KubeletProxy(store, token, stack)
+        server.logs, front.upgrade = kubelet.logs, kubelet.upgrade
         service = str(ipaddress.ip_network(service_cidr)[1])  # the Service `kubernetes`
         bound = await front.serve(stack, host, port, pki.serving_context(host, service))
         if not port:

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from sandlane.kube.transport import Request, Response
+from sandlane.local.apiserver.request_info import RequestInfo, read_request
 from sandlane.local.apiserver.server import ApiServer, StreamResponse, User
 from sandlane.local.apiserver.status import StatusError, too_large
 from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
@@ -26,16 +27,17 @@ READ_SECONDS = 60.0
 WRITE_SECONDS = 60.0
 
 Authenticate = Callable[[web.BaseRequest], Awaitable[User | None]]
-Upgrade = Callable[[web.BaseRequest, Request, User], Awaitable[web.StreamResponse | None]]
+Upgrade = Callable[[web.BaseRequest, Request, RequestInfo], Awaitable[web.StreamResponse]]
+UPGRADED = ("exec", "attach", "portforward")
 
 
 class HttpFront:
-    """Serves one `ApiServer`. `upgrades` are asked first: log streams, exec, port-forward."""
+    """Serves one `ApiServer`. `upgrade` answers what needs a connection of its own: exec, attach, port-forward."""
 
     def __init__(self, server: ApiServer, authenticate: Authenticate) -> None:
         self._server = server
         self._authenticate = authenticate
-        self.upgrades: list[Upgrade] = []
+        self.upgrade: Upgrade | None = None
 
     async def serve(self, stack: AsyncExitStack, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen until the stack ends; the port. Raises `OSError` when the address is taken."""
@@ -62,10 +64,13 @@ class HttpFront:
             key = name.lower()
             headers[key] = f"{headers[key]},{value}" if key in headers else value
         request = Request(http.method, http.rel_url.path, tuple(http.rel_url.query.items()), headers, body)
-        for upgrade in self.upgrades:
-            answer = await upgrade(http, request, user)
-            if answer is not None:
-                return answer
+        info = read_request(request)
+        if self.upgrade is not None and info.subresource in UPGRADED and info.resource == "pods":
+            try:
+                await self._server.authorize(user, info)
+                return await self.upgrade(http, request, info)
+            except StatusError as error:
+                return _whole(_failed(error))
         answered = await self._server.handle(request, user)
         if isinstance(answered, Response):
             return _whole(answered)

@@ -73,6 +73,8 @@ PATCH_TYPES = (
 )
 COLLECTION_VERBS = ("create", "list", "deletecollection")
 JSON = (("content-type", "application/json"),)
+TEXT = (("content-type", "text/plain; charset=utf-8"),)
+NODE_SUBRESOURCES = ("log", "exec", "attach", "portforward", "proxy")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class StreamResponse:
 Answer = Response | StreamResponse
 Handler = Callable[[ResourceType, RequestInfo, Request, User, dict[str, str]], Awaitable[Answer | None]]
 Authorize = Callable[[User, RequestInfo], Awaitable[None]]
+Logs = Callable[[str, str, dict[str, str]], Awaitable[AsyncIterator[bytes]]]
+"""Gives a container's log: namespace, Pod, query (`container`, `follow`, ...). Raises `StatusError`."""
 
 
 async def allow_all(user: User, info: RequestInfo) -> None:
@@ -132,6 +136,7 @@ class ApiServer:
         self.registry.register(replace(definitions, strategy=strategy))
         self.authorize: Authorize = allow_all
         self.handlers: list[Handler] = []
+        self.logs: Logs | None = None
         self._openapi: tuple[int, OpenApi] | None = None
 
     async def prepare(self) -> None:
@@ -546,6 +551,10 @@ class ApiServer:
             return await scale.handle(self, type_, info, request, user, query)
         if info.subresource in ("binding", "eviction"):
             return await scale.pod_action(self, type_, info, request, user, query)
+        if info.subresource == "log" and self.logs is not None:
+            return StreamResponse(await self.logs(info.namespace, info.name, query), headers=TEXT)
+        if info.subresource in NODE_SUBRESOURCES:
+            raise StatusError(503, "ServiceUnavailable", f"{info.subresource}: no node can be reached from here")
         if info.verb == "get":
             shape = negotiate(request.headers.get("accept", ""), query, listing=False)
             return _json(shape.one(type_, self.reader.get(type_, self._namespace(type_, info), info.name)))
