@@ -7,11 +7,13 @@ from typing import Any
 from sandlane.kube.client import PatchType
 from sandlane.kube.resource import (
     CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     NAMESPACES,
     PODS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     Resource,
 )
@@ -259,3 +261,88 @@ async def test_daemon_set_runs_on_each_node() -> None:
         patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "app:2"}]
         await on.client.patch(DAEMON_SETS, "app", patch, namespace="rides", patch_type=PatchType.JSON)
         await on.until(lambda: settled("app:2"), "updated Pods")
+
+
+WIDGETS = Resource("example.com", "v1", "widgets", "Widget")
+WIDGET_DEFINITION = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                },
+            }
+        ],
+    },
+}
+
+
+async def test_custom_kinds_own_and_are_owned() -> None:
+    """What a custom object owns goes with it, and with its kind; a namespace takes custom objects along."""
+    async with workloads() as on:
+        await on.client.create(CUSTOM_RESOURCE_DEFINITIONS, WIDGET_DEFINITION)
+        await on.cluster.ensure_namespace("rides")
+
+        async def make(name: str) -> None:
+            widget = {
+                "apiVersion": "example.com/v1",
+                "kind": "Widget",
+                "metadata": {"name": name, "namespace": "rides"},
+            }
+            made = await on.until(lambda: on.client.create(WIDGETS, widget), "the kind is served")
+            owner = {"apiVersion": "example.com/v1", "kind": "Widget", "name": name, "uid": made["metadata"]["uid"]}
+            metadata = {"name": name, "namespace": "rides", "ownerReferences": [owner]}
+            await on.client.create(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+
+        async def watched() -> bool:
+            return any(kind.resource == WIDGETS for kind in on.inventory.kinds)
+
+        for name in ("a", "b", "c"):
+            await make(name)
+        await on.until(watched, "the kind is known")
+        await on.client.delete(WIDGETS, "a", "rides")
+        await on.gone(CONFIG_MAPS, "a", "rides")
+        await on.client.get(CONFIG_MAPS, "b", "rides")
+        await on.client.delete(NAMESPACES, "rides")
+        await on.gone(NAMESPACES, "rides")
+        await on.cluster.ensure_namespace("rides")
+        await make("d")
+        await on.client.delete(CUSTOM_RESOURCE_DEFINITIONS, "widgets.example.com")
+        await on.gone(CONFIG_MAPS, "d", "rides")
+
+
+async def test_a_quota_is_said_in_the_status() -> None:
+    """When Pods may not be created the ReplicaSet and the Deployment say why, and go on when they may."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few", "namespace": "rides"},
+        "spec": {"hard": {"pods": "1"}},
+    }
+    async with workloads(quota) as on:
+
+        async def counted() -> bool:
+            return "used" in ((await on.client.get(RESOURCE_QUOTAS, "few", "rides")).get("status") or {})
+
+        await on.until(counted, "the quota is counted")
+        await on.cluster.add(deployment())
+
+        async def failed() -> bool:
+            status = (await on.client.get(DEPLOYMENTS, "app", "rides")).get("status") or {}
+            return any(
+                c["type"] == "ReplicaFailure" and "quota" in c["message"] for c in status.get("conditions") or ()
+            )
+
+        await on.until(failed, "ReplicaFailure")
+        await on.client.delete(RESOURCE_QUOTAS, "few", "rides")
+        await complete(on, "app:1", 2)
+        assert not await failed()
