@@ -153,22 +153,6 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
     assert processes_of(other.folder) == []
 
 
-def test_down_ends_everything_and_up_finds_the_state_again(tmp_path: Path) -> None:
-    """After `down` no process is left; the next `up` has the objects and addresses of before."""
-    own = Cluster(tmp_path / "data")
-    own.sandlane("up", "--detach")
-    try:
-        own.kubectl("create", "service", "clusterip", "kept", "--tcp=80:80")
-        address = own.kubectl("get", "service", "kept", "-o", "jsonpath={.spec.clusterIP}")
-        own.sandlane("down")
-        assert processes_of(own.folder) == []
-        assert own.sandlane("status", code=3).returncode == 3
-        own.sandlane("up", "--detach")
-        assert own.kubectl("get", "service", "kept", "-o", "jsonpath={.spec.clusterIP}") == address
-    finally:
-        own.sandlane("down", code=None)
-
-
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     """After kill -9 of the supervisor all its processes are gone, and `up` works again."""
     own = Cluster(tmp_path / "data")
@@ -307,9 +291,10 @@ def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None
         until(lambda: "ProcessRestarted" in own.kubectl("get", "events", "-A"), "the restart is an Event")
 
         own.sandlane("down")
-        assert processes_of(images.parent) == []
+        assert processes_of(images.parent) == processes_of(own.folder) == []
+        assert own.sandlane("status", code=3).returncode == 3
         own.sandlane("up", "--detach", "--images", str(images))
-        until(lambda: len(answers(url, 12)) == 3, "three Pods answer after a restart")
+        until(lambda: len(answers(url, 12)) == 3, "three Pods answer at the same address after a restart")
 
         own.kubectl("delete", "deployment,service", "web")
         until(lambda: not own.kubectl("get", "pods,replicasets,endpointslices", "-l", "app=web", "-o", "name"), "gone")
