@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 from sandlane.routing.envoy.binary import envoy_binary
+from sandlane.runtime.certificates import KeyPair
 from sandlane.tunnel import bootstrap, identity, routes
+from sandlane.tunnel.authority import Authority
 from sandlane.tunnel.dialler import Dialler, TunnelState, direct
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -177,7 +179,13 @@ class Tunnel:
 
     def router(self) -> ssl.SSLContext:
         """A TLS context as a router has it."""
-        context = self.pki.client("00000000-0000-0000-0000-000000000000")
+        pair = Authority(KeyPair((self.folder / "ca.crt").read_bytes(), identity.key_pem(self.pki.key))).router_pair(
+            NOW
+        )
+        path = self.folder / "router.pem"
+        path.write_bytes(pair.certificate + pair.key)
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        context.load_cert_chain(path)
         context.check_hostname = False
         return context
 

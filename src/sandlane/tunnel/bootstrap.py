@@ -33,6 +33,12 @@ REASON_HEADER = "x-sandlane-reason"
 DISCONNECTED = "local-disconnected"
 NOT_LISTENING = "local-not-listening"
 PING = "ping"
+SERVER_NAME = "tunnel.sandlane"
+"""The DNS name in the tunnel servers' certificate."""
+ROUTER_NAME = "router.sandlane"
+"""The DNS name in the routers' certificate; no other may use `ingress`."""
+SERVER_PAIR = "tunnel/server"
+TRUST = "tunnel/ca"
 NODE_CLUSTER = "sandlane-tunnel"
 FRONT_ROUTES = "tunnel/front"
 INGRESS_ROUTES = "tunnel/ingress"
@@ -55,9 +61,10 @@ class ServerOptions(msgspec.Struct, frozen=True):
     accept_port: int = 8442
     ingress_port: int = 8444
     workers: int = 2
-    certificate: str = "/var/run/sandlane/tls/tls.crt"
-    key: str = "/var/run/sandlane/tls/tls.key"
-    ca: str = "/var/run/sandlane/tls/ca.crt"
+    certificate: str = ""
+    key: str = ""
+    ca: str = ""
+    """Files; by default the certificates come from the xDS server (SDS)."""
     accept_address: str = "127.0.0.1"
     max_streams: int = 10_000
     max_header_kib: int = 96
@@ -148,7 +155,11 @@ def _ingress(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
         "local_reply_config": {"mappers": [_own_reply(DISCONNECTED, "the laptop is not connected\n")]},
     }
     return _listener(
-        "ingress", options.address, options.ingress_port, manager, _server_tls(options, ["h2", "http/1.1"])
+        "ingress",
+        options.address,
+        options.ingress_port,
+        manager,
+        _server_tls(options, ["h2", "http/1.1"], only_routers=True),
     )
 
 
@@ -200,15 +211,23 @@ def _listener(name: str, address: str, port: int, manager: Config, tls: Config) 
     }
 
 
-def _server_tls(options: ServerOptions, alpn: list[str] | None = None) -> Config:
-    """mTLS from files; Envoy watches them, so that renewed certificates count without a restart."""
-    common: Config = {
-        "tls_certificates": [
-            {"certificate_chain": {"filename": options.certificate}, "private_key": {"filename": options.key}}
-        ],
-        "validation_context": {"trusted_ca": {"filename": options.ca}},
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-    }
+def _server_tls(options: ServerOptions, alpn: list[str] | None = None, *, only_routers: bool = False) -> Config:
+    """mTLS with certificates from the xDS server, or from files."""
+    common: Config = {"tls_params": {"tls_minimum_protocol_version": "TLSv1_2"}}
+    names = [{"san_type": "DNS", "matcher": {"exact": ROUTER_NAME}}] if only_routers else []
+    if options.certificate:
+        pair = {"certificate_chain": {"filename": options.certificate}, "private_key": {"filename": options.key}}
+        common["tls_certificates"] = [pair]
+        common["validation_context"] = {"trusted_ca": {"filename": options.ca}} | (
+            {"match_typed_subject_alt_names": names} if names else {}
+        )
+    else:
+        ads = {"ads": {}, "resource_api_version": "V3"}
+        common["tls_certificate_sds_secret_configs"] = [{"name": SERVER_PAIR, "sds_config": ads}]
+        common["combined_validation_context"] = {
+            "default_validation_context": {"match_typed_subject_alt_names": names} if names else {},
+            "validation_context_sds_secret_config": {"name": TRUST, "sds_config": ads},
+        }
     if alpn:
         common["alpn_protocols"] = alpn
     return {

@@ -1,0 +1,48 @@
+"""What the tunnel servers get by xDS: who may hold a tunnel, and their certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401 - known to ParseDict
+from google.protobuf import json_format
+
+from sandlane.routing.envoy.delta import ROUTES
+from sandlane.runtime.certificates import KeyPair
+from sandlane.tunnel.bootstrap import SERVER_PAIR, TRUST
+from sandlane.tunnel.routes import front_routes, ingress_routes
+
+SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+Resources = dict[str, dict[str, bytes]]
+
+
+def server_resources(identities: Iterable[str], workers: int, pair: KeyPair, ca: bytes) -> Resources:
+    """Everything for the servers."""
+    allowed = list(identities)
+    tables = [front_routes(allowed, workers), ingress_routes(allowed)]
+    routes = {
+        table["name"]: json_format.ParseDict(table, route_pb2.RouteConfiguration()).SerializeToString(
+            deterministic=True
+        )
+        for table in tables
+    }
+    return {ROUTES: routes, SECRETS: {SERVER_PAIR: tls_pair(SERVER_PAIR, pair), TRUST: trust(ca)}}
+
+
+def tls_pair(name: str, pair: KeyPair) -> bytes:
+    """A certificate with its key, as a secret."""
+    made = secret_pb2.Secret(name=name)
+    made.tls_certificate.certificate_chain.inline_bytes = pair.certificate
+    made.tls_certificate.private_key.inline_bytes = pair.key
+    encoded: bytes = made.SerializeToString(deterministic=True)
+    return encoded
+
+
+def trust(ca: bytes) -> bytes:
+    """Whom to trust, as a secret."""
+    made = secret_pb2.Secret(name=TRUST)
+    made.validation_context.trusted_ca.inline_bytes = ca
+    encoded: bytes = made.SerializeToString(deterministic=True)
+    return encoded

@@ -1,0 +1,95 @@
+"""The objects of the tunnel in a cluster: the servers' Deployment, their Service, and where laptops find them. Pure."""
+
+from __future__ import annotations
+
+import json
+
+from sandlane.api.labels import MANAGED_BY, MANAGER
+from sandlane.kube.resource import Object
+from sandlane.routing.envoy.bootstrap import router_bootstrap
+from sandlane.routing.resources import RouterOptions
+from sandlane.tunnel.bootstrap import FRONT_ROUTES, INGRESS_ROUTES, NODE_CLUSTER, ServerOptions, server_bootstrap
+
+NAME = "sandlane-tunnel"
+TUNNEL = "sandlane.dev/tunnel"
+"""Label of the tunnel servers' Pods."""
+LABELS = {MANAGED_BY: MANAGER, TUNNEL: "true"}
+
+
+def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOptions) -> Object:
+    """The tunnel servers: Envoy, restricted, certificates and routes by xDS."""
+    xds = router_bootstrap(options.xds_host, options.xds_port, NODE_CLUSTER)
+    ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    extra = {
+        "dynamic_resources": {"ads_config": xds["dynamic_resources"]["ads_config"]},
+        "clusters": xds["static_resources"]["clusters"],
+    }
+    bootstrap = server_bootstrap(server, {FRONT_ROUTES: ads, INGRESS_ROUTES: ads}, extra)
+    text = json.dumps(bootstrap, separators=(",", ":"))
+    fields = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name"}
+    container = {
+        "name": "envoy",
+        "image": options.image,
+        "args": ["--config-yaml", text, "--concurrency", str(server.workers), "--disable-hot-restart", "-l", "warning"],
+        "env": [
+            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+            for name, path in fields.items()
+        ],
+        "ports": [
+            {"name": "front", "containerPort": server.front_port, "protocol": "TCP"},
+            {"name": "ingress", "containerPort": server.ingress_port, "protocol": "TCP"},
+        ],
+        "readinessProbe": {"tcpSocket": {"port": "front"}, "periodSeconds": 2},
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
+        "spec": {
+            "replicas": options.replicas,
+            "selector": {"matchLabels": LABELS},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {
+                "metadata": {"labels": dict(LABELS)},
+                "spec": {
+                    "containers": [container],
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                },
+            },
+        },
+    }
+
+
+def tunnel_service(namespace: str, server: ServerOptions) -> Object:
+    """Where laptops dial."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
+        "spec": {
+            "selector": dict(LABELS),
+            "ports": [{"name": "front", "port": server.front_port, "targetPort": "front", "appProtocol": "tls"}],
+        },
+    }
+
+
+def tunnel_directory(namespace: str, address: str, replicas: int, ca: bytes) -> Object:
+    """What `sandlane connect` has to know: address, number of servers, and whom to trust."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
+        "data": {"address": address, "replicas": str(replicas), "ca.crt": ca.decode()},
+    }
