@@ -11,8 +11,9 @@ from sandlane.api.labels import ROUTING
 from sandlane.kube.resource import Key
 from sandlane.routing.groups import matched_sandboxes
 from sandlane.routing.names import LISTENERS, shadow_name
-from sandlane.routing.table import Door, FrontDoor, Override, RouteTable, ServiceBackend
-from sandlane.world.records import Sandbox, Service, ServicePort
+from sandlane.routing.table import Door, FrontDoor, Override, RouteTable, ServiceBackend, TunnelBackend
+from sandlane.routing.tunnels import Held
+from sandlane.world.records import LocalWorkload, Sandbox, Service, ServicePort
 from sandlane.world.world import World
 
 HTTP = ("http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws")
@@ -35,9 +36,9 @@ ON_DEMAND, ALWAYS, NEVER = "on-demand", "always", "never"
 Routes = dict[Door, dict[str, Override]]
 
 
-def build(world: World) -> RouteTable:
-    """The table of everything that is known."""
-    routes = overrides(world)
+def build(world: World, held: Held | None = None) -> RouteTable:
+    """The table of everything that is known; `held` says which laptops are connected."""
+    routes = overrides(world, held)
     doors: dict[Door, FrontDoor] = {}
     for service in sorted(world.services, key=lambda service: service.metadata.key):
         for front in front_doors(world, service, routes):
@@ -45,14 +46,14 @@ def build(world: World) -> RouteTable:
     return RouteTable(doors)
 
 
-def overrides(world: World) -> Routes:
+def overrides(world: World, held: Held | None = None) -> Routes:
     """For each door the destination of each key, whether or not the Service goes through a router yet."""
     routes: Routes = {}
     for sandbox in sorted(world.sandboxes, key=_age):
         key = routing_key(sandbox.metadata.uid, sandbox.spec.routing_key)
         if world.with_key(key)[0] is not sandbox:
             continue  # an older object has the key
-        for door, override in sandbox_routes(sandbox, f"Sandbox {sandbox.metadata.key}"):
+        for door, override in routes_to(world, sandbox, f"Sandbox {sandbox.metadata.key}", held):
             routes.setdefault(door, {}).setdefault(key, override)
     for group in sorted(world.route_groups, key=_age):
         if group.metadata.deleting:
@@ -61,9 +62,48 @@ def overrides(world: World) -> Routes:
         if world.with_key(key)[0] is not group:
             continue
         for sandbox in matched_sandboxes(world, group):  # the oldest first: it wins
-            for door, override in sandbox_routes(sandbox, f"RouteGroup {group.metadata.key}"):
+            for door, override in routes_to(world, sandbox, f"RouteGroup {group.metadata.key}", held):
                 routes.setdefault(door, {}).setdefault(key, override)
     return routes
+
+
+def routes_to(world: World, sandbox: Sandbox, via: str, held: Held | None = None) -> list[tuple[Door, Override]]:
+    """The routes to a sandbox: to its forks, and to the laptops that stand in for workloads of it."""
+    found = list(sandbox_routes(sandbox, via))
+    if sandbox.metadata.deleting or sandbox.spec.suspended:
+        return found
+    for local in world.local_workloads.list(sandbox.metadata.namespace):
+        if local.spec.sandbox == sandbox.metadata.name:
+            found += local_routes(world, local, via, held)
+    return found
+
+
+def local_routes(world: World, local: LocalWorkload, via: str, held: Held | None = None) -> list[tuple[Door, Override]]:
+    """The routes to one laptop: a door for each Service port that ends at a mapped container port."""
+    namespace, identity = local.metadata.namespace, local.metadata.uid
+    baseline = world.baseline(namespace, local.spec.from_)
+    if local.metadata.deleting or baseline is None:
+        return []
+    numbers = {
+        port.name: port.container_port
+        for container in baseline.spec.template.spec.containers
+        for port in container.ports or ()
+        if port.name
+    }
+    mapped = {mapping.port for mapping in local.spec.mappings}
+    connected = bool((held or {}).get(identity))
+    found = []
+    for service in world.services_selecting(namespace, baseline.pod_labels):
+        for port in service.spec.ports:
+            number = port.target if isinstance(port.target, int) else numbers.get(port.target)
+            if number not in mapped or port.protocol != "TCP":
+                continue
+            backend = TunnelBackend(namespace, local.metadata.name, identity, number, connected)
+            override = Override(
+                backend, local.spec.sandbox, via, local.metadata.name, local.spec.on_disconnect, local.spec.hold_seconds
+            )
+            found.append((Door(namespace, service.metadata.name, port.port), override))
+    return found
 
 
 def sandbox_routes(sandbox: Sandbox, via: str) -> Iterable[tuple[Door, Override]]:

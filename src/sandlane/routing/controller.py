@@ -14,9 +14,9 @@ from sandlane.kube.client import PatchType
 from sandlane.kube.errors import Conflict, Invalid, NotFound
 from sandlane.kube.resource import (
     DEPLOYMENTS,
+    LOCAL_WORKLOADS,
     POD_DISRUPTION_BUDGETS,
     PODS,
-    ROUTE_GROUPS,
     SANDBOXES,
     SERVICES,
     Key,
@@ -31,7 +31,7 @@ from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.recorder import WARNING
 from sandlane.runtime.result import Request, Result, TransientError
-from sandlane.world.records import Deployment, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.records import Deployment, LocalWorkload, Pod, Sandbox, Service
 from sandlane.world.world import SELECTORS, World, ours
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class RoutingController:
             .for_(SERVICES, Service)
             .owns(SERVICES, Service)
             .watches(SANDBOXES, Sandbox, to_requests=_services_of)
-            .watches(ROUTE_GROUPS, RouteGroup, to_requests=lambda group: [])
+            .watches(LOCAL_WORKLOADS, LocalWorkload, to_requests=self._services_of_local)
             .watches(PODS, Pod, to_requests=self._services_of_router, label_selector=SELECTORS["pods"])
             .watches(DEPLOYMENTS, Deployment, to_requests=self._services_of_router)
             .complete(self)
@@ -223,6 +223,14 @@ class RoutingController:
 
     def _services_of_router(self, record: Pod | Deployment) -> Iterable[Key]:
         return self._routed(record.metadata.namespace) if ROUTER in record.metadata.labels else []
+
+    def _services_of_local(self, local: LocalWorkload) -> Iterable[Key]:
+        """The Services that a laptop stands in for."""
+        baseline = self._world.baseline(local.metadata.namespace, local.spec.from_)
+        if baseline is None:
+            return []
+        found = self._world.services_selecting(local.metadata.namespace, baseline.pod_labels)
+        return [service.metadata.key for service in found]
 
 
 def _services_of(sandbox: Sandbox) -> Iterable[Key]:

@@ -6,7 +6,7 @@ Runs on every replica of the manager. `Publisher.run` owns its only task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -14,7 +14,16 @@ import structlog
 from sandlane.api.labels import ROUTER, SANDBOX
 from sandlane.kube.cache import Cache, Change
 from sandlane.kube.clock import Clock
-from sandlane.kube.resource import ENDPOINT_SLICES, NAMESPACES, PODS, ROUTE_GROUPS, SANDBOXES, SERVICES
+from sandlane.kube.resource import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    LOCAL_WORKLOADS,
+    NAMESPACES,
+    PODS,
+    ROUTE_GROUPS,
+    SANDBOXES,
+    SERVICES,
+)
 from sandlane.routing.build import build
 from sandlane.routing.envoy.delta import LISTENER
 from sandlane.routing.envoy.server import XdsServer
@@ -22,7 +31,17 @@ from sandlane.routing.envoy.translate import listeners, shared
 from sandlane.routing.key import KeySources
 from sandlane.routing.names import router_group
 from sandlane.routing.table import RouteTable
-from sandlane.world.records import EndpointSlice, Namespace, Pod, RouteGroup, Sandbox, Service
+from sandlane.routing.tunnels import Held
+from sandlane.world.records import (
+    Deployment,
+    EndpointSlice,
+    LocalWorkload,
+    Namespace,
+    Pod,
+    RouteGroup,
+    Sandbox,
+    Service,
+)
 from sandlane.world.world import SELECTORS, World
 
 log = structlog.get_logger(__name__)
@@ -43,12 +62,18 @@ class Publisher:
         self._dirty = asyncio.Event()
         self._groups: dict[str, str] = {}  # xDS group -> namespace
         self._listeners: list[Callable[[str], None]] = []
+        self.held: Callable[[], Held] = dict
+        """Which laptops are connected; set by whoever knows."""
+        self.secrets: Mapping[str, Mapping[str, bytes]] = {}
+        """Resources that every router gets beside its table."""
         kinds: tuple[tuple[Any, type[Any]], ...] = (
             (SANDBOXES, Sandbox),
             (ROUTE_GROUPS, RouteGroup),
             (SERVICES, Service),
             (ENDPOINT_SLICES, EndpointSlice),
             (NAMESPACES, Namespace),
+            (LOCAL_WORKLOADS, LocalWorkload),
+            (DEPLOYMENTS, Deployment),
         )
         for resource, record_type in kinds:
             cache.informer(resource, record_type).add_handler(lambda change: self._dirty.set())
@@ -83,6 +108,10 @@ class Publisher:
                 late.append(f"router {pod.metadata.name} has not confirmed the last change")
         return late
 
+    def refresh(self) -> None:
+        """Build and publish again, because something beside the world has changed."""
+        self._dirty.set()
+
     async def run(self) -> None:
         """Build and publish whenever something has changed, until cancelled."""
         while True:
@@ -93,7 +122,8 @@ class Publisher:
 
     def _publish(self) -> None:
         world = self._world
-        self.table = table = build(world)
+        held = self.held()
+        self.table = table = build(world, held)
         digest = table.digest
         groups: dict[str, str] = {}
         by_namespace: dict[str, Any] = {}
@@ -104,11 +134,11 @@ class Publisher:
             namespace = pod.metadata.namespace
             doors = table.of_namespace(namespace)
             if namespace not in by_namespace:
-                by_namespace[namespace] = shared(world, doors, digest, self._sources)
+                by_namespace[namespace] = shared(world, doors, digest, self._sources, held)
             group = router_group(namespace, address)
             groups[group] = namespace
             own = {LISTENER: listeners(doors, address, self._sources)}
-            self._server.publish(group, {**by_namespace[namespace], **own})
+            self._server.publish(group, {**by_namespace[namespace], **own, **self.secrets})
         gone = self._groups.keys() - groups.keys()
         for group in gone:
             self._server.withdraw(group)

@@ -8,7 +8,7 @@ import msgspec
 
 from sandlane.api import reasons
 from sandlane.kube.resource import Key
-from sandlane.routing.build import not_routable, sandbox_routes
+from sandlane.routing.build import not_routable, routes_to
 from sandlane.routing.groups import matched_sandboxes
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.table import Backend, Door, Override
@@ -50,7 +50,7 @@ class RouteReports:
         if sandbox is None:
             self._confirmed.pop(via, None)
             return None
-        report = self._report(list(sandbox_routes(sandbox, via)), via, [sandbox])
+        report = self._report(routes_to(self._world, sandbox, via, self._publisher.held()), via, [sandbox])
         self._last["Sandbox", key] = report
         return report
 
@@ -64,7 +64,7 @@ class RouteReports:
         sandboxes = matched_sandboxes(self._world, group)
         wanted: dict[Door, Override] = {}
         for sandbox in sandboxes:
-            for door, override in sandbox_routes(sandbox, via):
+            for door, override in routes_to(self._world, sandbox, via, self._publisher.held()):
                 wanted.setdefault(door, override)
         report = self._report(list(wanted.items()), via, sandboxes)
         self._last["RouteGroup", key] = report

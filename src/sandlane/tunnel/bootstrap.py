@@ -16,21 +16,16 @@ from typing import Any
 
 import msgspec
 
+from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, INGRESS_PORT, PORT_HEADER, REASON_HEADER, TRUST
+
 Config = dict[str, Any]
 
-ID_HEADER = "x-sandlane-tunnel-id"
-"""On requests from routers: the identity (LocalWorkload uid) whose tunnel shall carry the request."""
-PORT_HEADER = "x-sandlane-tunnel-port"
-"""On requests from routers: the container port that was meant, or `ping`."""
 REPLICA_HEADER = "x-sandlane-tunnel-replica"
 """On the answer to a handshake: which replica holds the tunnel."""
 WORKERS_HEADER = "x-sandlane-tunnel-workers"
 """On the answer to a handshake: how many tunnels that replica needs (Envoy keeps tunnels per worker thread)."""
 HANDSHAKE_PATH = "/reverse_connections/request"
 UPGRADE = "reverse-tunnel"
-REASON_HEADER = "x-sandlane-reason"
-"""On answers that Sandlane itself gives instead of a workload: why."""
-DISCONNECTED = "local-disconnected"
 NOT_LISTENING = "local-not-listening"
 PING = "ping"
 SERVER_NAME = "tunnel.sandlane"
@@ -38,7 +33,6 @@ SERVER_NAME = "tunnel.sandlane"
 ROUTER_NAME = "router.sandlane"
 """The DNS name in the routers' certificate; no other may use `ingress`."""
 SERVER_PAIR = "tunnel/server"
-TRUST = "tunnel/ca"
 NODE_CLUSTER = "sandlane-tunnel"
 FRONT_ROUTES = "tunnel/front"
 INGRESS_ROUTES = "tunnel/ingress"
@@ -59,7 +53,7 @@ class ServerOptions(msgspec.Struct, frozen=True):
     replica: str = "$(POD_NAME)"
     front_port: int = 8443
     accept_port: int = 8442
-    ingress_port: int = 8444
+    ingress_port: int = INGRESS_PORT
     workers: int = 2
     certificate: str = ""
     key: str = ""

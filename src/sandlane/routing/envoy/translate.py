@@ -22,17 +22,29 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa:
 from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2 as udp_route_pb2  # noqa: F401
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2  # noqa: F401
 from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from sandlane.api.types import OnDisconnect
 from sandlane.kube.resource import Key
 from sandlane.routing.envoy.delta import CLUSTER, ENDPOINTS, ROUTES
 from sandlane.routing.envoy.filter import KEY_HEADER, lua
 from sandlane.routing.key import KeySources
 from sandlane.routing.names import READY_PORT
-from sandlane.routing.table import FrontDoor, Override, ServiceBackend
+from sandlane.routing.table import FrontDoor, Override, ServiceBackend, TunnelBackend
+from sandlane.routing.tunnels import (
+    DISCONNECTED,
+    ID_HEADER,
+    INGRESS_PORT,
+    PORT_HEADER,
+    REASON_HEADER,
+    ROUTER_PAIR,
+    TRUST,
+    Held,
+)
 from sandlane.world.records import EndpointSlice, ServicePort
 from sandlane.world.world import World
 
@@ -49,20 +61,24 @@ _UNLIMITED = {
 _RETRY = {"retry_on": "connect-failure,refused-stream", "num_retries": 2, "retry_host_predicate": []}
 
 
-def shared(world: World, doors: Iterable[FrontDoor], digest: str, sources: KeySources) -> Resources:
+def shared(
+    world: World, doors: Iterable[FrontDoor], digest: str, sources: KeySources, held: Held | None = None
+) -> Resources:
     """What is the same for all routers of a namespace: clusters, endpoints, routes."""
     clusters: dict[str, bytes] = {}
     endpoints: dict[str, bytes] = {}
     routes: dict[str, bytes] = {}
     for front in doors:
-        backends = [
-            front.baseline,
-            *(o.backend for o in front.overrides.values() if isinstance(o.backend, ServiceBackend)),
-        ]
-        for backend in backends:
-            if backend.name not in clusters:
+        for backend in (front.baseline, *(override.backend for override in front.overrides.values())):
+            if backend.name in clusters:
+                continue
+            if isinstance(backend, ServiceBackend):
                 clusters[backend.name] = _bytes(cluster(backend), cluster_pb2.Cluster())
-                endpoints[backend.name] = _bytes(assignment(world, backend), endpoint_pb2.ClusterLoadAssignment())
+                hosts = assignment(world, backend)
+            else:
+                clusters[backend.name] = _bytes(tunnel_cluster(backend), cluster_pb2.Cluster())
+                hosts = tunnel_assignment(backend, held or {})
+            endpoints[backend.name] = _bytes(hosts, endpoint_pb2.ClusterLoadAssignment())
         if front.protocol in ("http", "sniff"):
             routes[_name(front)] = _bytes(route_configuration(front), route_pb2.RouteConfiguration())
     routes[DIGEST] = _bytes(_digest_routes(digest), route_pb2.RouteConfiguration())
@@ -126,6 +142,51 @@ def assignment(world: World, backend: ServiceBackend) -> Config:
     hosts = [
         {"endpoint": {"address": _socket(address, number, port.protocol if port else "TCP")}}
         for address, number in sorted(found)
+    ]
+    return {"cluster_name": backend.name, "endpoints": [{"lb_endpoints": hosts}] if hosts else []}
+
+
+def tunnel_cluster(backend: TunnelBackend) -> Config:
+    """The tunnel servers that hold one laptop's tunnels: HTTP/2 over mTLS, with the routers' certificate."""
+    ads = {"ads": {}, "resource_api_version": "V3"}
+    names = [{"san_type": "DNS", "matcher": {"exact": "tunnel.sandlane"}}]
+    tls = {
+        "@type": EXTENSION + "transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": "tunnel.sandlane",
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_certificate_sds_secret_configs": [{"name": ROUTER_PAIR, "sds_config": ads}],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": names},
+                "validation_context_sds_secret_config": {"name": TRUST, "sds_config": ads},
+            },
+        },
+    }
+    options = {
+        "@type": EXTENSION + "upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {
+            "http2_protocol_options": {
+                "allow_connect": True,
+                "connection_keepalive": {"interval": "2s", "timeout": "2s"},
+            }
+        },
+    }
+    return {
+        "name": backend.name,
+        "type": "EDS",
+        "connect_timeout": "2s",
+        "eds_cluster_config": {"eds_config": ads},
+        "circuit_breakers": _UNLIMITED,
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
+
+
+def tunnel_assignment(backend: TunnelBackend, held: Held) -> Config:
+    """The servers that hold the laptop's tunnels now."""
+    hosts = [
+        {"endpoint": {"address": _socket(address, INGRESS_PORT)}} for address in sorted(held.get(backend.identity, ()))
     ]
     return {"cluster_name": backend.name, "endpoints": [{"lb_endpoints": hosts}] if hosts else []}
 
@@ -295,8 +356,45 @@ def _list(routes: list[Config]) -> Config:
 
 
 def _override(front: FrontDoor, override: Override) -> list[Config]:
-    assert isinstance(override.backend, ServiceBackend)
-    return _route(override.backend.name, f"{override.sandbox}/{override.workload}")
+    backend = override.backend
+    if isinstance(backend, ServiceBackend):
+        return _route(backend.name, f"{override.sandbox}/{override.workload}")
+    if not backend.connected and override.on_disconnect is OnDisconnect.BASELINE:
+        return _route(front.baseline.name, "baseline")
+    if not backend.connected and override.on_disconnect is OnDisconnect.FAIL:
+        return [_disconnected(override)]
+    routes = _route(backend.name, f"{override.sandbox}/local")
+    for route in routes:
+        route["request_headers_to_add"] = [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in ((ID_HEADER, backend.identity), (PORT_HEADER, str(backend.port)))
+        ]
+        if override.on_disconnect is OnDisconnect.HOLD:
+            route["route"] = {**route["route"], "retry_policy": _hold(override.hold_seconds)}
+    return routes
+
+
+def _disconnected(override: Override) -> Config:
+    """The 503 that says why."""
+    text = f"the laptop that stands in for this workload in sandbox {override.sandbox} is not connected\n"
+    return {
+        "name": f"{override.sandbox}/local",
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 503, "body": {"inline_string": text}},
+        "response_headers_to_add": [
+            {"header": {"key": REASON_HEADER, "value": DISCONNECTED}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        ],
+    }
+
+
+def _hold(seconds: int) -> Config:
+    """Try again, four times a second, for as long as a disconnected laptop is waited for."""
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers,retriable-status-codes",
+        "retriable_headers": [{"name": REASON_HEADER, "string_match": {"exact": DISCONNECTED}}],
+        "num_retries": max(1, seconds * 4),
+        "retry_back_off": {"base_interval": "0.25s", "max_interval": "0.25s"},
+    }
 
 
 def _route(cluster_name: str, served_by: str) -> list[Config]:

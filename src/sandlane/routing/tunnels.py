@@ -1,0 +1,22 @@
+"""What routers and tunnel servers agree on: headers, names, and which servers hold which laptop's tunnels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ID_HEADER = "x-sandlane-tunnel-id"
+"""On requests from routers: the identity (LocalWorkload uid) whose tunnel shall carry the request."""
+PORT_HEADER = "x-sandlane-tunnel-port"
+"""On requests from routers: the container port that was meant, or `ping`."""
+REASON_HEADER = "x-sandlane-reason"
+"""On answers that Sandlane itself gives instead of a workload: why."""
+DISCONNECTED = "local-disconnected"
+ROUTER_PAIR = "router/pair"
+"""The routers' certificate, as a secret."""
+TRUST = "tunnel/ca"
+"""The authority of the tunnel, as a secret."""
+INGRESS_PORT = 8444
+"""Where tunnel servers take requests from routers."""
+
+Held = Mapping[str, frozenset[str]]
+"""Identity -> addresses of the tunnel servers that hold its tunnels."""
