@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from sandlane.tunnel.bootstrap import DISCONNECTED, ID_HEADER, PING, PORT_HEADER, REASON_HEADER, LocalTarget
+from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, PORT_HEADER, REASON_HEADER
+from sandlane.tunnel.bootstrap import PING, LocalTarget
 from sandlane.tunnel.dialler import Refused
 from support.tunnel import OTHER_UID, UID, Tunnel, eventually, free_port
 

@@ -109,3 +109,23 @@ def version() -> None:
     import sandlane
 
     print(sandlane.__version__)
+
+
+@app.command()
+def connect(
+    sandbox: Annotated[str, typer.Argument(help="The Sandbox whose key reaches this machine.")],
+    workload: Annotated[str, typer.Option("--workload", "-w", help="The Deployment to stand in for.")] = "",
+    port: Annotated[
+        list[str] | None, typer.Option("--port", "-p", help="PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT.")
+    ] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="The sandbox's namespace.")] = None,
+    on_disconnect: Annotated[str, typer.Option("--on-disconnect", help="Fail, Baseline or Hold.")] = "Fail",
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Put a process on this machine in the place of a workload, for one sandbox's key."""
+    from sandlane.cli.connect import connect
+
+    if data_dir is not None and kubeconfig is None:
+        kubeconfig = data_dir / "kubeconfig"
+    connect(sandbox, workload, port or [], namespace, on_disconnect, kubeconfig, fail)

@@ -23,6 +23,9 @@ from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS
+from sandlane.localworkload.controller import LocalWorkloadController
+from sandlane.localworkload.signer import TunnelSigner
+from sandlane.localworkload.tunnels import Tunnels
 from sandlane.routegroup.controller import RouteGroupController
 from sandlane.routing.controller import RoutingController
 from sandlane.routing.envoy.server import XdsServer
@@ -143,6 +146,11 @@ def register(manager: Manager, options: Options) -> None:
         host, port = split_address(options.xds_advertise_address or options.xds_bind_address)
         router = RouterOptions(host, port, options.router_image, options.router_replicas)
         RoutingController(manager, world, publisher, router).setup_with_manager(manager)
+        signer = TunnelSigner(manager, world, lambda: tunnels.signing())
+        tunnels = Tunnels(manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""))
+        signer.setup_with_manager(manager)
+        tunnels.setup_with_manager(manager)
+        LocalWorkloadController(manager, world, reports, tunnels).setup_with_manager(manager)
     SandboxController(manager, world, reports, options.settings).setup_with_manager(manager)
     RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
     if options.webhook_port:

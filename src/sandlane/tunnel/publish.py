@@ -10,8 +10,9 @@ from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401 - known to Parse
 from google.protobuf import json_format
 
 from sandlane.routing.envoy.delta import ROUTES
+from sandlane.routing.tunnels import TRUST
 from sandlane.runtime.certificates import KeyPair
-from sandlane.tunnel.bootstrap import SERVER_PAIR, TRUST
+from sandlane.tunnel.bootstrap import SERVER_PAIR
 from sandlane.tunnel.routes import front_routes, ingress_routes
 
 SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"

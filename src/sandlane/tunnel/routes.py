@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sandlane.routing.tunnels import ID_HEADER, REASON_HEADER
 from sandlane.tunnel.bootstrap import (
     ACCEPT_CLUSTER,
     FRONT_ROUTES,
     HANDSHAKE_PATH,
-    ID_HEADER,
     INGRESS_ROUTES,
     LAPTOPS_CLUSTER,
-    REASON_HEADER,
     REPLICA_HEADER,
     UPGRADE,
     WORKERS_HEADER,

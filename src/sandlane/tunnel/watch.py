@@ -15,8 +15,9 @@ import aiohttp
 import structlog
 
 from sandlane.kube.clock import Clock
+from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER
 from sandlane.tunnel.authority import Authority
-from sandlane.tunnel.bootstrap import ID_HEADER, PING, PORT_HEADER
+from sandlane.tunnel.bootstrap import PING
 
 log = structlog.get_logger(__name__)
 
