@@ -146,7 +146,7 @@ async def hold_tunnel(
 
 async def _wait_for(path: Path, process: asyncio.subprocess.Process, clock: Clock) -> None:
     end = clock.monotonic() + PATIENCE
-    while not path.exists():
+    while not os.path.exists(path):
         if process.returncode is not None or clock.monotonic() > end:
             raise ConnectError("the local Envoy did not start; its message is above")
         await clock.sleep(0.02)
