@@ -11,7 +11,7 @@ from sandlane.world.records import ContainerStatus, Deployment, Pod, WorkloadCon
 
 _IMAGE = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
-    | {"ImageInspectError", "SignatureValidationFailed"}
+    | {"ImageInspectError", "ImageNotMapped", "SignatureValidationFailed"}
 )
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 _CONFIG = frozenset({"CreateContainerConfigError"})
