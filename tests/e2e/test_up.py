@@ -74,6 +74,11 @@ def until(check: Callable[[], Any], what: str) -> Any:
 
 def processes_of(folder: Path) -> list[str]:
     """Command lines of all processes that mention the directory."""
+    return processes_with(str(folder))
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of all processes that hold this text."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -81,8 +86,8 @@ def processes_of(folder: Path) -> list[str]:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if str(folder) in line:
-                found.append(line)
+            if text in line:
+                found.append(line.strip())
     return found
 
 
@@ -153,14 +158,26 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
     assert processes_of(other.folder) == []
 
 
+def parent_of(pid: int) -> int:
+    """The parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
-    """After kill -9 of the supervisor all its processes are gone, and `up` works again."""
+    """After kill -9 of the supervisor, or of one of its guards, all is gone, children of containers too."""
     own = Cluster(tmp_path / "data")
-    own.sandlane("up", "--detach")
+    marker = f"sleep {10_000_000 + os.getpid()}"
     try:
-        os.kill(own.status()["pid"], signal.SIGKILL)
-        until(lambda: not processes_of(own.folder), "no process is left")
-        own.sandlane("up", "--detach")
+        for level in range(3):
+            own.sandlane("up", "--detach")
+            if level == 0:
+                own.kubectl("create", "deployment", "tree", "--image=none", "--", "sh", "-c", f"{marker} & wait")
+            until(lambda: marker in processes_with(marker), "the grandchild runs")
+            victim = own.status()["pid"]
+            for _ in range(level):
+                victim = parent_of(victim)
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: not processes_of(own.folder) and not processes_with(marker), f"nothing is left ({level})")
     finally:
         own.sandlane("down", code=None)
 

@@ -1,4 +1,4 @@
-"""`python -m sandlane.local.up`: the supervisor of one local cluster. `sandlane up` starts it."""
+"""`python -m sandlane.local.up`: the supervisor of one local cluster, below its guards. `sandlane up` starts it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 
 import sandlane.slim  # noqa: F401 - first
-from sandlane.kube.clock import SystemClock
 from sandlane.local.settings import DataDir, DataDirError
-from sandlane.local.up.claim import AlreadyRunning
-from sandlane.local.up.progress import Progress
-from sandlane.local.up.state import last_lines
-from sandlane.local.up.supervisor import supervise
+from sandlane.local.up.claim import AlreadyRunning, Lock
+from sandlane.local.up.guard import guard
 
 
 def main() -> int:
@@ -23,17 +20,37 @@ def main() -> int:
     parser.add_argument("--port", type=int)
     parser.add_argument("--show", action="store_true", help="print the progress of the start")
     options = parser.parse_args()
+    data = DataDir(options.data_dir)
+    try:
+        data.prepare()
+        lock = Lock(data.lock)  # held until the last of guards and supervisor has ended
+    except (DataDirError, AlreadyRunning) as error:
+        print(error, file=sys.stderr)
+        return 1
+    guard()
+    guard()
+    return _supervise(data, lock, options)
+
+
+def _supervise(data: DataDir, lock: Lock, options: argparse.Namespace) -> int:
+    """Here, and not above, everything is imported that guards do without."""
+    from sandlane.kube.clock import SystemClock
+    from sandlane.local.up.progress import Progress
+    from sandlane.local.up.state import last_lines
+    from sandlane.local.up.supervisor import supervise
+
     clock = SystemClock()
     progress = Progress(sys.stdout, clock)
     try:
         state = supervise(
-            DataDir(options.data_dir),
+            data,
+            lock,
             clock,
             images=options.images,
             port=options.port,
             report=progress.show if options.show else lambda state: None,
         )
-    except (DataDirError, AlreadyRunning) as error:
+    except DataDirError as error:
         print(error, file=sys.stderr)
         return 1
     if state.failed:

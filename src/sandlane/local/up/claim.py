@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,10 @@ class Lock:
             pid = _pid(self._fd)
             os.close(self._fd)
             raise AlreadyRunning(pid) from None
+        self.sign()
+
+    def sign(self) -> None:
+        """Name this process as the holder: the lock may have been taken by the one that started us."""
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
@@ -63,7 +68,7 @@ def holder(path: Path) -> int | None:
 def claim_block(data: DataDir, port: int | None = None) -> tuple[Settings, socket.socket]:
     """The cluster's addresses, and the socket that keeps others off them while it is open.
 
-    The first start takes the first free block; later starts need the same one, because Services keep their addresses.
+    The first start takes a free block; later starts need the same one, because Services keep their addresses.
     Raises `DataDirError`.
     """
     known = data.settings()
@@ -77,14 +82,18 @@ def claim_block(data: DataDir, port: int | None = None) -> tuple[Settings, socke
             )
         _check_api_port(settings, claimed)
     else:
-        settings, claimed = _first_free(port)
+        settings, claimed = _first_free(data, port)
     if settings != known:
         write_whole(data.settings_file, msgspec.json.encode(settings))
     return settings, claimed
 
 
-def _first_free(port: int | None) -> tuple[Settings, socket.socket]:
-    for block in range(FIRST_BLOCK, LAST_BLOCK + 1):
+def _first_free(data: DataDir, port: int | None) -> tuple[Settings, socket.socket]:
+    """A free block. Each directory begins its search elsewhere, so that it hardly takes that of a stopped cluster."""
+    blocks = range(FIRST_BLOCK, LAST_BLOCK + 1)
+    start = zlib.crc32(str(data.root).encode())
+    for offset in range(len(blocks)):
+        block = blocks[(start + offset) % len(blocks)]
         settings = Settings(block, port or API_PORT_BASE + block)
         claimed = _bind(*settings.claim)
         if claimed is None:

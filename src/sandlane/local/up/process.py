@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import BinaryIO
 import structlog
 
 from sandlane.kube.clock import Clock
+from sandlane.local.up.guard import adopt_orphans, die_with_parent, kill_children
 from sandlane.local.up.state import ProcessState
 
 log = structlog.get_logger(__name__)
@@ -28,8 +28,6 @@ HEALTHY_AFTER = 10.0
 """Seconds of life after which the back-off starts afresh."""
 STOP_SECONDS = 10.0
 LOG_LIMIT = 8 * 2**20
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,49 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def die_with_parent() -> None:
-    """In a new child: have the kernel kill us when our parent ends, also when it ended a moment ago."""
-    parent = os.getppid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:
-        os._exit(1)
+class Children:
+    """The processes that we started. What else is our child is an orphan of one of them, and has to go."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+        self._starting = 0
+        self._adopting = False
+
+    def adopt(self) -> None:
+        """From now on orphans come to this process, whose other children are all started here."""
+        adopt_orphans()
+        self._adopting = True
+
+    async def start(self, command: Command, output: BinaryIO) -> asyncio.subprocess.Process:
+        """Start a process. Raises `OSError`."""
+        parent = os.getpid()
+        self._starting += 1
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **command.env},
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(parent, signal.SIGKILL),
+            )
+            self._known.add(process.pid)
+            return process
+        finally:
+            self._starting -= 1
+
+    async def ended(self, process: asyncio.subprocess.Process, clock: Clock) -> None:
+        """Forget a process and kill its orphans."""
+        self._known.discard(process.pid)
+        if not self._adopting:
+            return
+        while self._starting:  # a process that is being started is no orphan
+            await clock.sleep(0.01)
+        kill_children(self._known)
+
+
+children = Children()
 
 
 class Supervised:
@@ -90,15 +125,7 @@ class Supervised:
         rotate(self._log_file)
         with open_log(self._log_file) as output:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *self.command.argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={**os.environ, **self.command.env},
-                    start_new_session=True,
-                    preexec_fn=die_with_parent,
-                )
+                process = await children.start(self.command, output)
             except OSError as error:
                 return f"cannot be started: {error.strerror or error}"
         try:
@@ -110,6 +137,7 @@ class Supervised:
             return how_it_ended(code)
         finally:
             await end_group(process)
+            await children.ended(process, self._clock)
             self._set(state="stopped", ready=False, pid=None)
 
     async def _wait_ready(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,8 @@ from sandlane.kube.clock import Clock, timestamp
 from sandlane.local.settings import DataDir, DataDirError, Settings, write_whole
 from sandlane.local.up.claim import Lock, claim_block
 from sandlane.local.up.commands import commands
-from sandlane.local.up.process import Command, Supervised, rotate
+from sandlane.local.up.guard import SIGNALS
+from sandlane.local.up.process import Command, Supervised, children, rotate
 from sandlane.local.up.state import ClusterState
 from sandlane.routing.envoy.binary import EnvoyMissing
 
@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 GIVE_UP_AFTER = 3
 """Deaths of one process, before the cluster was ever ready, after which the start has failed."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 HOUSEKEEPING_SECONDS = 20.0
 
 
@@ -117,27 +116,25 @@ class Cluster:
 
 def supervise(
     data: DataDir,
+    lock: Lock,
     clock: Clock,
     *,
     images: Path | None = None,
     port: int | None = None,
     report: Callable[[ClusterState], None] = lambda state: None,
 ) -> ClusterState:
-    """Run a cluster until a signal ends it; its last state. Raises `DataDirError`, `AlreadyRunning`."""
-    data.prepare()
-    lock = Lock(data.lock)
+    """Run a cluster until a signal ends it; its last state. Raises `DataDirError`."""
+    children.adopt()
+    lock.sign()
+    with suppress(FileNotFoundError):
+        data.status.unlink()
+    settings, claimed = claim_block(data, port)
     try:
-        with suppress(FileNotFoundError):
-            data.status.unlink()
-        settings, claimed = claim_block(data, port)
-        try:
-            cluster = _make(data, settings, images, clock, report)
-            asyncio.run(cluster.run())
-            return cluster.state
-        finally:
-            claimed.close()
+        cluster = _make(data, settings, images, clock, report)
+        asyncio.run(cluster.run())
+        return cluster.state
     finally:
-        lock.release()
+        claimed.close()
 
 
 def _make(
