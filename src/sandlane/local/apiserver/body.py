@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request
 from sandlane.local.apiserver import protobuf
-from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.protobuf import decode as protobuf_decode
 from sandlane.local.apiserver.protobuf.reader import ProtobufError
 from sandlane.local.apiserver.resource_type import ResourceType
-from sandlane.local.apiserver.status import bad_request, invalid, too_large, unsupported_media_type
+from sandlane.local.apiserver.status import StatusError, bad_request, invalid, too_large, unsupported_media_type
 from sandlane.local.apiserver.wire.bodies import (
     JSON_TYPES,
     MAX_BODY_BYTES,
@@ -25,6 +26,7 @@ from sandlane.local.apiserver.wire.conform import DecodeError
 
 __all__ = ["Decoded", "check_fields", "decode_body", "protobuf"]
 
+MAX_MANAGER = 128
 ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor")
 
 
@@ -106,6 +108,21 @@ def check_patched_fields(type_: ResourceType, obj: Object, patch: bytes, mode: s
         raise invalid("", "", "", [FieldError("FieldValueInvalid", "patch", shown, fault)])
 
 
+def check_applied_fields(type_: ResourceType, obj: Object) -> None:
+    """A body of server-side apply may only have fields that the kind has, each of the right type. It is not changed.
+
+    Raises `StatusError` 500, as kube-apiserver does.
+    """
+    try:
+        unknown = [f".{path}: field not declared in schema" for path in type_.strategy.prune(copy_json(obj))]
+    except DecodeError as error:
+        unknown = [str(error)]
+    if unknown:
+        resource, metadata = type_.resource, obj["metadata"]
+        what = f"{metadata.get('namespace', '')}/{metadata['name']}; {resource.api_version}, Kind={resource.kind}"
+        raise StatusError(500, "", f"failed to create typed patch object ({what}): {', '.join(unknown)}")
+
+
 def fields_fault(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> str:
     """Why the fields of an object cannot be taken; empty when they can."""
     try:
@@ -121,6 +138,20 @@ def fields_fault(type_: ResourceType, obj: Object, duplicates: list[str], mode: 
 
 
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+
+
+def check_write_options(verb: str, query: dict[str, str], media: str) -> None:
+    """`fieldManager` and `force` of a write. Raises `StatusError` 422."""
+    faults = Faults()
+    manager = query.get("fieldManager", "")
+    if len(manager.encode()) > MAX_MANAGER:
+        faults.too_long("fieldManager", MAX_MANAGER)
+    elif not manager.isprintable():
+        faults.invalid("fieldManager", manager, "should only contain printable characters")
+    if "force" in query and verb == "patch" and not media.startswith("application/apply-patch"):
+        faults.forbidden("force", "may not be specified for non-apply patch")
+    if faults.errors:
+        raise invalid("meta.k8s.io", _OPTIONS.get(verb, "DeleteOptions"), "", faults.errors)
 
 
 def validation_mode(query: dict[str, str], verb: str) -> str:

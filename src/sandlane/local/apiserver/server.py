@@ -19,9 +19,12 @@ from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError,
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
+from sandlane.local.apiserver.auth.reviews import Reviews
 from sandlane.local.apiserver.body import (
+    check_applied_fields,
     check_fields,
     check_patched_fields,
+    check_write_options,
     decode_body,
     decode_object,
     media_type,
@@ -135,7 +138,8 @@ class ApiServer:
         strategy = DefinitionStrategy(definitions.strategy, self.definitions)
         self.registry.register(replace(definitions, strategy=strategy))
         self.authorize: Authorize = allow_all
-        self.handlers: list[Handler] = []
+        self.reviews = Reviews(store)
+        self.handlers: list[Handler] = [self.reviews.handle]
         self.logs: Logs | None = None
         self._openapi: tuple[int, OpenApi] | None = None
 
@@ -466,8 +470,7 @@ class ApiServer:
         if type_.resource.namespaced:
             obj["metadata"].setdefault("namespace", info.namespace)
         self._check_names(obj, info, type_)
-        mode = query.get("fieldValidation") or "Warn"
-        check_fields(type_, obj, [], mode, write.warnings)
+        check_applied_fields(type_, obj)
         force = query.get("force") in ("true", "1")
         made, created = await self.writer.apply(write, obj, force=force, manager=manager)
         return _json(shape.one(type_, made), 201 if created else 200, write.warnings)
@@ -577,6 +580,7 @@ class ApiServer:
             cause = {"reason": "FieldValueNotSupported", "message": message, "field": "dryRun"}
             details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause]}
             raise StatusError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: dryRun: {message}', details)
+        check_write_options(info.verb, query, media_type(request))
         agent = request.headers.get("user-agent", "unknown").partition("/")[0] or "unknown"
         return Write(
             type_,

@@ -54,16 +54,10 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
         _check_list(value, schema, path, errors, old, updating)
     for branch in raw.get("allOf") or ():
         _check(value, Schema(branch), path, errors, None, False)
-    if any_of := raw.get("anyOf"):
-        if not schema.int_or_string and not any(_fits(value, branch) for branch in any_of):
-            errors.append(
-                FieldError(
-                    "FieldValueInvalid",
-                    path,
-                    value,
-                    f"{path or '<root>'} in body must validate at least one schema (anyOf)",
-                )
-            )
+    any_of = () if schema.int_or_string else raw.get("anyOf") or ()
+    if any_of and not any(_fits(value, branch) for branch in any_of):
+        detail = f"{path or '<root>'} in body must validate at least one schema (anyOf)"
+        errors.append(FieldError("FieldValueInvalid", path, value, detail))
     if (one_of := raw.get("oneOf")) and sum(_fits(value, branch) for branch in one_of) != 1:
         errors.append(
             FieldError(
