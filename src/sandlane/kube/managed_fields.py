@@ -72,7 +72,7 @@ def _differs(desired: Any, live: Any, owned: dict[str, Any]) -> bool:
     if isinstance(desired, dict) and isinstance(live, dict):
         for key, value in desired.items():
             child = children.pop(f"f:{key}", None)
-            if value is None or (child is None and value in ({}, []) and _nothing_to_say(value, live.get(key))):
+            if value is None or (not child and value in ({}, []) and _nothing_to_say(value, live.get(key))):
                 continue
             if child is None or key not in live or _differs(value, live[key], child):
                 return True

@@ -31,11 +31,11 @@ from sandlane.local.apiserver.status import (
     bad_request,
     conflict,
     forbidden,
-    internal,
     invalid,
     not_found,
 )
 from sandlane.local.apiserver.store.objects import ObjectStore, StaleVersion, StorageFull, Stored
+from sandlane.local.apiserver.wire.conform import DecodeError
 
 ATTEMPTS = 30
 POD_ACTIONS = ("binding", "ephemeralcontainers", "resize")
@@ -140,7 +140,7 @@ class Writer:
                     {"name": name, "kind": resource.plural} | ({"group": resource.group} if resource.group else {}),
                 )
             raise already_exists(resource.group, resource.plural, name)
-        if "managedFields" not in obj["metadata"] or write.verb != "apply":
+        if write.verb != "apply":
             self._track(write, None, obj)
         return await self._put(write, key, obj, None)
 
@@ -229,7 +229,7 @@ class Writer:
             if live is None:
                 if write.subresource:
                     raise not_found(type_.resource.group, type_.resource.plural, write.name)
-                if given.get("uid") or wanted:
+                if given.get("uid"):
                     why = "uid mismatch: the provided object specified uid {}, and no existing object was found"
                     raise conflict(
                         type_.resource.group, type_.resource.plural, write.name, why.format(given.get("uid", ""))
@@ -237,7 +237,9 @@ class Writer:
                 made = self._applied(write, None, applied, force)
                 tracked = made["metadata"].get("managedFields")
                 write.verb = "apply"
-                made["metadata"]["managedFields"] = tracked
+                if tracked is not None:
+                    made["metadata"]["managedFields"] = tracked
+                made["metadata"].pop("resourceVersion", None)
                 try:
                     return await self.create(write, made, []), True
                 except StatusError as error:
@@ -248,8 +250,8 @@ class Writer:
             if wanted and wanted != str(stored.version):
                 raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
             if given.get("uid") and given["uid"] != live["metadata"]["uid"]:
-                why = f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: {live['metadata']['uid']}"
-                raise conflict(type_.resource.group, type_.resource.plural, write.name, why)
+                fault = FieldError("FieldValueInvalid", "metadata.uid", given["uid"], "field is immutable")
+                self._refuse(type_, live, [fault, fault])  # checked twice upstream
             new = self._applied(write, live, applied, force)
             new["metadata"].pop("resourceVersion", None)
             try:
@@ -259,31 +261,26 @@ class Writer:
         raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
 
     def _applied(self, write: Write, live: Object | None, applied: Object, force: bool) -> Object:
-        resource = write.type_.resource
+        type_ = write.type_
         try:
-            return managers.apply(
-                live,
-                applied,
-                write.type_.schema,
-                manager=write.manager,
-                api_version=resource.api_version,
-                subresource=write.subresource,
-                now=timestamp(self.clock.now()),
-                force=force,
-                reset=self._reset_fields(write),
-            )
+            made = managers.apply(live, applied, type_.schema, self._change(write), force=force)
+            type_.strategy.prune(made)
+            return made
         except managers.Conflicts as error:
             raise StatusError(409, "Conflict", error.message(), {"causes": error.causes()}) from error
-        except DuplicateKey as error:
-            raise internal(f"failed to create typed patch object: {error}") from error
+        except (DuplicateKey, DecodeError) as error:
+            name, namespace = applied["metadata"].get("name", ""), applied["metadata"].get("namespace", "")
+            what = f"{namespace}/{name}; {type_.resource.api_version}, Kind={type_.resource.kind}"
+            raise StatusError(500, "", f"failed to create typed patch object ({what}): {error}") from error
 
     @staticmethod
     def _reset_fields(write: Write) -> FieldSet:
         """Fields that a write through this door cannot set, so that nobody comes to manage them by it."""
-        has_status = write.type_.subresource("status") is not None
         if write.subresource == "status":
-            return frozenset({("f:spec",)}) if "status" in write.subresource else frozenset()
-        return frozenset({("f:status",)}) if has_status else frozenset()
+            return (
+                frozenset({("f:spec",)}) if write.type_.custom else frozenset({("f:spec",), ("f:metadata", "f:labels")})
+            )
+        return frozenset({("f:status",)}) if write.type_.subresource("status") is not None else frozenset()
 
     # -- shared -----------------------------------------------------------------------------------------
 
@@ -345,15 +342,13 @@ class Writer:
         if given == [] and old is not None:
             new["metadata"].pop("managedFields", None)
             old = managers.without_managers(old) | {}
-        managers.on_update(
-            old,
-            new,
-            write.type_.schema,
-            manager=write.manager,
-            api_version=write.type_.resource.api_version,
-            subresource=write.subresource,
-            now=timestamp(self.clock.now()),
-            reset=self._reset_fields(write),
+        managers.on_update(old, new, write.type_.schema, self._change(write))
+
+    def _change(self, write: Write) -> managers.Change:
+        type_ = write.type_
+        version, now = type_.resource.api_version, timestamp(self.clock.now())
+        return managers.Change(
+            write.manager, version, write.subresource, now, self._reset_fields(write), not type_.custom
         )
 
     async def _put(self, write: Write, key: Key, obj: Object, expected: int | None) -> Object:

@@ -118,18 +118,21 @@ def list_kind(schema: Schema | None) -> str:
 
 
 def fields_of(value: Any, schema: Schema | None, at: Path = ()) -> set[Path]:
-    """The paths of everything in a value. Raises `DuplicateKey`."""
+    """The paths that applying a value claims: its leaves, the items of keyed lists, entries of free maps.
+
+    Raises `DuplicateKey`.
+    """
     found: set[Path] = set()
     if is_granular_map(value, schema):
+        named = schema.properties if schema is not None else {}
         for name, below in value.items():
             path = (*at, f"f:{name}")
-            child = child_schema(schema, name)
-            inner = fields_of(below, child, path)
-            found |= inner
-            if not inner or isinstance(below, list) or _exists_by_itself(below, child):
+            found |= fields_of(below, child_schema(schema, name), path)
+            if below is None or below == {} or name not in named:
                 found.add(path)
         return found
     if isinstance(value, list) and list_kind(schema) in ("set", "map"):
+        items = schema.items if schema is not None and list_kind(schema) == "map" else None
         seen: set[str] = set()
         for item in value:
             element = item_element(item, schema)
@@ -138,11 +141,26 @@ def fields_of(value: Any, schema: Schema | None, at: Path = ()) -> set[Path]:
             seen.add(element)
             path = (*at, element)
             found.add(path)
-            if list_kind(schema) == "map":
-                assert schema is not None
-                found |= fields_of(item, schema.items, path)
+            if items is not None:
+                found |= fields_of(item, items, path)
         return found
     return {at} if at else set()
+
+
+def with_named_parents(fields: FieldSet, schema: Schema | None) -> FieldSet:
+    """`fields`, and the fields of structs that hold some of them."""
+    found = set(fields)
+    for path in fields:
+        node = schema
+        for depth, element in enumerate(path[:-1]):
+            if element.startswith("f:"):
+                name = element[2:]
+                if node is not None and name in node.properties:
+                    found.add(path[: depth + 1])
+                node = child_schema(node, name)
+            else:
+                node = node.items if node is not None and element.startswith("k:") else None
+    return frozenset(found)
 
 
 def item_element(item: Any, schema: Schema | None) -> str:
@@ -151,32 +169,6 @@ def item_element(item: Any, schema: Schema | None) -> str:
         assert schema is not None
         return key_element(item, schema)
     return value_element(item)
-
-
-def _exists_by_itself(value: Any, schema: Schema | None) -> bool:
-    """Whether a map is managed as such beside its entries: one with free keys is, a struct is not."""
-    return isinstance(value, Mapping) and (schema is None or not schema.properties)
-
-
-def lookup(value: Any, path: Path, schema: Schema | None) -> tuple[bool, Any]:
-    """Whether a path is in a value, and what is there."""
-    for element in path:
-        if element.startswith("f:"):
-            name = element[2:]
-            if not isinstance(value, Mapping) or name not in value:
-                return False, None
-            value, schema = value[name], child_schema(schema, name)
-            continue
-        if not isinstance(value, list):
-            return False, None
-        for item in value:
-            if item_element(item, schema) == element:
-                value = item
-                break
-        else:
-            return False, None
-        schema = schema.items if schema is not None and element.startswith("k:") else None
-    return True, value
 
 
 def path_text(path: Path) -> str:

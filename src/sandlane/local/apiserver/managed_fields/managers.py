@@ -11,6 +11,7 @@ from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
+from sandlane.local.apiserver.managed_fields.compare import Comparison, compare
 from sandlane.local.apiserver.managed_fields.fieldset import (
     STRIPPED,
     DuplicateKey,
@@ -18,15 +19,18 @@ from sandlane.local.apiserver.managed_fields.fieldset import (
     Path,
     fields_of,
     from_fields,
-    lookup,
     path_text,
     to_fields,
+    with_named_parents,
 )
 from sandlane.local.apiserver.managed_fields.merge import merge, remove
 from sandlane.local.apiserver.schema import Schema
 
 APPLY, UPDATE = "Apply", "Update"
 BEFORE_FIRST_APPLY = "before-first-apply"
+ANCIENT = "ancient-changes"
+MOST_UPDATERS = 10
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,18 @@ class Manager:
     def identity(self) -> tuple[str, str, str, str]:
         """What makes two entries the same manager."""
         return self.name, self.operation, self.api_version, self.subresource
+
+
+@dataclass(frozen=True)
+class Change:
+    """Who writes, through which door, when. `reset`: what cannot be written through it; `typed`: a built-in kind."""
+
+    manager: str
+    api_version: str
+    subresource: str
+    now: str
+    reset: FieldSet = frozenset()
+    typed: bool = True
 
 
 @dataclass(frozen=True)
@@ -144,70 +160,117 @@ def without_managers(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
-def field_set(obj: Object, schema: Schema | None) -> FieldSet:
-    """All managed fields of an object. A list with duplicates counts as a whole."""
-    try:
-        found = fields_of(without_managers(obj), schema)
-    except DuplicateKey:
-        found = fields_of(without_managers(obj), None)
-    return frozenset(found) - STRIPPED
+def on_update(old: Object | None, new: Object, schema: Schema | None, change: Change) -> None:
+    """Set `new`'s managedFields after a create, replace or patch: what changed belongs to its manager now.
 
-
-def changed_fields(old: Object, new: Object, schema: Schema | None) -> tuple[FieldSet, FieldSet]:
-    """Fields of `new` that were added or have another value, and fields of `old` that are gone."""
-    before, after = field_set(old, schema), field_set(new, schema)
-    changed = set(after - before)
-    for path in after & before:
-        _, left = lookup(old, path, schema)
-        _, right = lookup(new, path, schema)
-        is_leaf = not isinstance(right, dict) or not any(len(p) > len(path) and p[: len(path)] == path for p in after)
-        if isinstance(right, list) and any(len(p) > len(path) and p[: len(path)] == path for p in after):
-            is_leaf = False
-        if is_leaf and not equal_json(left, right):
-            changed.add(path)
-    return frozenset(changed), before - after
-
-
-def on_update(
-    old: Object | None,
-    new: Object,
-    schema: Schema | None,
-    *,
-    manager: str,
-    api_version: str,
-    subresource: str,
-    now: str,
-    reset: FieldSet = frozenset(),
-) -> None:
-    """Set `new`'s managedFields after a create, replace or patch: what changed belongs to `manager` now.
-
-    `new` may carry managedFields of its own: an empty list given by the client removes all; otherwise those of `old`
-    count.
+    The entries of `old` count; whatever `new` carries itself is replaced.
     """
     managers = read(old) if old is not None else []
-    changed, gone = changed_fields(old if old is not None else {}, new, schema)
-    changed = _without(changed, reset)
-    present = field_set(new, schema)
-    mine = Manager(manager, UPDATE, api_version, subresource, time=now)
-    kept: list[Manager] = []
-    own: FieldSet = frozenset()
-    time = now
-    for entry in managers:
-        if entry.identity == mine.identity:
-            own = entry.fields
-            if not changed and not (entry.fields & gone):
-                time = entry.time
-            continue
-        fields = (entry.fields - changed) & _living(entry.fields, present)
-        kept.append(entry if fields == entry.fields else replace(entry, fields=fields))
-    fields = (own | changed) & _living(own | changed, present)
-    write(new, [*kept, replace(mine, fields=fields, time=time)])
+    compared = _compared(old if old is not None else {}, new, schema, change)
+    mine = Manager(change.manager, UPDATE, change.api_version, change.subresource, time=change.now)
+    previous = next((entry for entry in managers if entry.identity == mine.identity), None)
+    kept = _taken(managers, compared.changed, compared.removed)
+    if compared.changed:
+        own = next((entry.fields for entry in kept if entry.identity == mine.identity), frozenset())
+        kept = [entry for entry in kept if entry.identity != mine.identity]
+        kept.append(replace(mine, fields=own | compared.changed))
+    elif previous is not None and compared.removed & previous.fields:
+        kept = [replace(entry, time=change.now) if entry.identity == mine.identity else entry for entry in kept]
+    write(new, _capped(kept))
 
 
-def _living(fields: FieldSet, present: FieldSet) -> FieldSet:
-    """Those of `fields` that are in the object, as themselves or through something below them."""
-    prefixes = {path[:length] for path in present for length in range(1, len(path) + 1)}
-    return frozenset(path for path in fields if path in prefixes)
+def apply(live: Object | None, applied: Object, schema: Schema | None, change: Change, *, force: bool) -> Object:
+    """The object after server-side apply, managedFields included. Raises `Conflicts` and `DuplicateKey`."""
+    config = without_managers(applied)
+    claimed = _without(frozenset(fields_of(config, schema)), change.reset)
+    wanted = claimed - STRIPPED
+    base = without_managers(live) if live is not None else {}
+    managers = read(live) if live is not None else []
+    if live is not None and not managers:
+        everything = compare({}, base, schema, typed=change.typed).added - STRIPPED
+        managers = [Manager(BEFORE_FIRST_APPLY, UPDATE, change.api_version, "", everything, change.now)]
+    mine = Manager(change.manager, APPLY, change.api_version, change.subresource, wanted, change.now)
+    previous = next((entry for entry in managers if _same_applier(entry, mine)), None)
+    others = [entry for entry in managers if entry is not previous]
+    merged = merge(base, config, schema) if live is not None else copy_json(config)
+    if previous is not None and previous.fields:
+        owned = claimed.union(*(entry.fields for entry in others))
+        merged = _pruned(merged, owned, previous.fields, schema)
+    compared = _compared(base, merged, schema, change)
+    conflicts = [ManagerConflict(entry, path) for entry in others for path in sorted(entry.fields & compared.changed)]
+    if conflicts and live is not None and not (force or _left_by_kubectl(conflicts, live, schema, change)):
+        raise Conflicts(conflicts)
+    if live is not None and previous is not None and previous.fields == wanted and merged == base:
+        mine = replace(mine, time=previous.time)
+    result: Object = copy_json(merged)
+    write(result, [*_taken(others, compared.changed, compared.removed), mine])
+    return result
+
+
+def _compared(old: Object, new: Object, schema: Schema | None, change: Change) -> Comparison:
+    """What a write changes, without what nobody manages and what this kind of write cannot change."""
+    found = compare(without_managers(old), without_managers(new), schema, typed=change.typed)
+    return Comparison(
+        *(_without(paths - STRIPPED, change.reset) for paths in (found.added, found.modified, found.removed))
+    )
+
+
+def _taken(managers: list[Manager], changed: FieldSet, removed: FieldSet) -> list[Manager]:
+    """The managers without the fields that somebody else changed, or that are gone."""
+    lost = changed | removed
+    return [replace(entry, fields=entry.fields - lost) if entry.fields & lost else entry for entry in managers]
+
+
+def _pruned(merged: Object, owned: FieldSet, last: FieldSet, schema: Schema | None) -> Object:
+    """`merged` without what the applier applied last time (`last`), unless somebody has it now (`owned`)."""
+    pruned = remove(merged, with_named_parents(last, schema), schema)
+    everything = with_named_parents(_fields(merged, schema), schema)
+    owned = with_named_parents(owned, schema)
+    left = with_named_parents(_fields(pruned, schema), schema)
+    pruned = remove(merged, everything - (left | owned), schema)
+    left = with_named_parents(_fields(pruned, schema), schema)
+    result: Object = remove(merged, (everything - left) & with_named_parents(last, schema), schema)
+    return result
+
+
+def _fields(obj: Object, schema: Schema | None) -> FieldSet:
+    """The fields of an object that may have duplicates in its lists."""
+    try:
+        return frozenset(fields_of(obj, schema))
+    except DuplicateKey:
+        return compare({}, obj, schema, typed=False).added
+
+
+def _left_by_kubectl(conflicts: list[ManagerConflict], live: Object, schema: Schema | None, change: Change) -> bool:
+    """Whether kubectl applies what its client-side apply left behind: all conflicts are with that, and in its annotation."""
+    if change.manager != "kubectl":
+        return False
+    text = (live["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+    if not text or any(not conflict.manager.name.startswith("kubectl") for conflict in conflicts):
+        return False
+    try:
+        left = fields_of(json.loads(text), schema)
+    except (ValueError, DuplicateKey):
+        return False
+    return all(conflict.path in left for conflict in conflicts)
+
+
+def _capped(managers: list[Manager]) -> list[Manager]:
+    """At most so many updaters: the oldest become one, per version."""
+    updaters = sorted((entry for entry in managers if entry.operation == UPDATE), key=lambda entry: entry.time)
+    surplus = updaters[: max(0, len(updaters) - MOST_UPDATERS + 1)] if len(updaters) > MOST_UPDATERS else []
+    if not surplus:
+        return managers
+    kept = [entry for entry in managers if entry not in surplus]
+    for version in {entry.api_version for entry in surplus}:
+        old = [entry for entry in surplus if entry.api_version == version]
+        fields = frozenset(path for entry in old for path in entry.fields)
+        kept.append(Manager(ANCIENT, UPDATE, version, "", fields, old[-1].time))
+    return kept
+
+
+def _same_applier(entry: Manager, mine: Manager) -> bool:
+    return (entry.name, entry.operation, entry.subresource) == (mine.name, APPLY, mine.subresource)
 
 
 def _without(fields: FieldSet, reset: FieldSet) -> FieldSet:
@@ -215,67 +278,6 @@ def _without(fields: FieldSet, reset: FieldSet) -> FieldSet:
     if not reset:
         return fields
     return frozenset(path for path in fields if not any(path[: len(root)] == root for root in reset))
-
-
-def apply(
-    live: Object | None,
-    applied: Object,
-    schema: Schema | None,
-    *,
-    manager: str,
-    api_version: str,
-    subresource: str,
-    now: str,
-    force: bool,
-    reset: FieldSet = frozenset(),
-) -> Object:
-    """The object after server-side apply, managedFields included. Raises `Conflicts` and `DuplicateKey`."""
-    config = without_managers(applied)
-    wanted = _without(frozenset(fields_of(config, schema)) - STRIPPED, reset)
-    base = without_managers(live) if live is not None else {}
-    managers = read(live) if live is not None else []
-    if live is not None and not any(True for _ in managers):
-        first = field_set(base, schema)
-        managers = [Manager(BEFORE_FIRST_APPLY, UPDATE, live.get("apiVersion", api_version), "", first, now)]
-    mine = Manager(manager, APPLY, api_version, subresource, wanted, now)
-    previous = next((entry for entry in managers if entry.identity == mine.identity), None)
-    previous = previous or next(
-        (e for e in managers if (e.name, e.operation, e.subresource) == (manager, APPLY, subresource)), None
-    )
-    merged = merge(base, config, schema) if live is not None else copy_json(config)
-    others = [entry for entry in managers if entry is not previous]
-    changed = wanted & changed_fields(base, merged, schema)[0] if live is not None else wanted
-    conflicts = [
-        ManagerConflict(entry, path)
-        for entry in others
-        for path in sorted(changed & entry.fields)
-        if live is not None and lookup(base, path, schema)[0]
-    ]
-    if conflicts and not force:
-        raise Conflicts(conflicts)
-    if conflicts:
-        lost: dict[int, set[Path]] = {}
-        for conflict in conflicts:
-            lost.setdefault(id(conflict.manager), set()).add(conflict.path)
-        others = [replace(entry, fields=entry.fields - lost.get(id(entry), set())) for entry in others]
-    if previous is not None:
-        dropped = previous.fields - wanted
-        owned_by_others = frozenset(path for entry in others for path in entry.fields)
-        shielded = frozenset(path[:n] for path in owned_by_others for n in range(1, len(path) + 1))
-        gone = frozenset(path for path in dropped if path not in shielded and not _is_above(path, wanted))
-        if gone:
-            merged = remove(merged, gone, schema)
-            present = field_set(merged, schema)
-            others = [replace(entry, fields=_living(entry.fields, present)) for entry in others]
-        if not changed and wanted == previous.fields:
-            mine = replace(mine, time=previous.time)
-    result: Object = copy_json(merged)
-    write(result, [*others, mine])
-    return result
-
-
-def _is_above(path: Path, fields: FieldSet) -> bool:
-    return any(len(other) > len(path) and other[: len(path)] == path for other in fields)
 
 
 def same_but_times(left: Object, right: Object) -> bool:

@@ -1,4 +1,4 @@
-"""Server-side apply: merging an applied object into a live one, and removing what its manager no longer applies. Pure."""
+"""Server-side apply: merging an applied object into a live one, and taking fields out of an object. Pure."""
 
 from __future__ import annotations
 
@@ -24,86 +24,82 @@ def merge(live: Any, applied: Any, schema: Schema | None) -> Any:
             child = child_schema(schema, name)
             merged[name] = merge(live[name], value, child) if name in live else copy_json(value)
         return merged
-    kind = list_kind(schema)
-    if isinstance(live, list) and isinstance(applied, list) and kind in ("set", "map"):
+    if isinstance(live, list) and isinstance(applied, list) and list_kind(schema) in ("set", "map"):
         return _merge_list(live, applied, schema)
     return copy_json(applied)
 
 
 def _merge_list(live: list[Any], applied: list[Any], schema: Schema | None) -> list[Any]:
-    """Applied items keep their order; live items that were not applied stay where they were between them."""
+    """Applied items in their order; live items that were not applied stay before the item that they stood before."""
     items = schema.items if schema is not None and list_kind(schema) == "map" else None
-    by_element = {item_element(item, schema): item for item in live}
-    wanted = [(item_element(item, schema), item) for item in applied]
-    order = {element for element, _ in wanted}
+    ours = [item_element(item, schema) for item in live]
+    theirs = [item_element(item, schema) for item in applied]
+    by_element = dict(zip(reversed(ours), reversed(live), strict=True))  # of duplicates the first
+    wanted = dict(zip(theirs, applied, strict=True))
+    shared = [element for element in theirs if element in by_element]
     merged: list[Any] = []
-    position = 0
     done: set[str] = set()
+    left = right = 0
 
-    def take_unapplied(until: str | None) -> None:
-        nonlocal position
-        while position < len(live):
-            element = item_element(live[position], schema)
-            if element in order:
-                if element == until or until is None:
-                    position += 1
-                    if until is not None:
-                        return
-                    continue
-                if element in done:
-                    position += 1
-                    continue
-                return
-            merged.append(live[position])
-            position += 1
-
-    for element, item in wanted:
-        if element in by_element:
-            take_unapplied(element)
-            merged.append(merge(by_element[element], item, items) if items is not None else item)
-        else:
-            merged.append(copy_json(item))
+    def take_applied(element: str) -> None:
         done.add(element)
-    take_unapplied(None)
+        if element in shared:
+            shared.remove(element)
+        if element in by_element and items is not None:
+            merged.append(merge(by_element[element], wanted[element], items))
+        else:
+            merged.append(copy_json(wanted[element]))
+
+    while left < len(ours) or right < len(theirs):
+        if left < len(ours):
+            element = ours[left]
+            if right < len(theirs) and element == theirs[right]:
+                take_applied(element)
+                left, right = left + 1, right + 1
+                continue
+            if element not in wanted:
+                merged.append(live[left])
+                left += 1
+                continue
+            if element in done or (shared and shared[0] != element):
+                left += 1  # it comes, or came, where the applied order puts it
+                continue
+        if right < len(theirs):
+            take_applied(theirs[right])
+            right += 1
     return merged
 
 
 def remove(value: Any, gone: FieldSet, schema: Schema | None, at: Path = ()) -> Any:
-    """`value` without the fields and items of `gone`. Maps and lists that become empty by it stay, unless they are in
-    `gone` themselves."""
-    if is_granular_map(value, schema):
-        kept = {}
-        for name, below in value.items():
-            path = (*at, f"f:{name}")
-            child = child_schema(schema, name)
-            if path in gone:
-                if not _has_below(gone, path) or not isinstance(below, (dict, list)):
-                    continue
-                rest = remove(below, gone, child, path)
-                if rest in ({}, []):
-                    continue
-                kept[name] = rest
-                continue
-            if not _has_below(gone, path):
-                kept[name] = below
-                continue
-            rest = remove(below, gone, child, path)
-            if rest in ({}, []) and below not in ({}, []):
-                continue
-            kept[name] = rest
-        return kept
-    if isinstance(value, list) and list_kind(schema) in ("set", "map"):
-        items = schema.items if schema is not None and list_kind(schema) == "map" else None
-        left = []
-        for item in value:
-            path = (*at, item_element(item, schema))
-            if path in gone:
-                continue
-            left.append(remove(item, gone, items, path) if items is not None and _has_below(gone, path) else item)
-        return left
-    return value
+    """`value` without the fields and items of `gone`, and without the maps and lists that lose all they had by it."""
+    rest = _Remover(gone).remove(value, schema, at)
+    return {} if rest is None else rest
 
 
-def _has_below(gone: FieldSet, path: Path) -> bool:
-    length = len(path)
-    return any(len(other) > length and other[:length] == path for other in gone)
+class _Remover:
+    def __init__(self, gone: FieldSet) -> None:
+        self._gone = gone
+        self._above = {path[:length] for path in gone for length in range(len(path))}
+
+    def remove(self, value: Any, schema: Schema | None, at: Path) -> Any:
+        if not value or at not in self._above:
+            return value
+        if is_granular_map(value, schema):
+            kept: dict[str, Any] = {}
+            for name, below in value.items():
+                path = (*at, f"f:{name}")
+                if path in self._gone:
+                    continue
+                rest = self.remove(below, child_schema(schema, name), path)
+                if rest is not None or below is None:
+                    kept[name] = rest
+            return kept or None
+        if isinstance(value, list) and list_kind(schema) in ("set", "map"):
+            items = schema.items if schema is not None and list_kind(schema) == "map" else None
+            left = []
+            for item in value:
+                path = (*at, item_element(item, schema))
+                if path not in self._gone:
+                    left.append(self.remove(item, items, path) if items is not None else item)
+            return left or None
+        return value

@@ -1,0 +1,110 @@
+"""What differs between two versions of an object, field by field. Pure.
+
+A field is added, removed or modified by the rules of structured-merge-diff: maps and keyed lists are looked into, and count as added
+or removed themselves when one side lacks them; everything else is one value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sandlane.kube.patch.values import equal_json
+from sandlane.local.apiserver.managed_fields.fieldset import (
+    FieldSet,
+    Path,
+    child_schema,
+    is_granular_map,
+    item_element,
+    list_kind,
+)
+from sandlane.local.apiserver.schema import Schema
+
+_ABSENT: Any = object()
+_BY_VALUE = frozenset(
+    {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "loadBalancer"}
+)
+"""Structs that upstream's types hold by value: they are always there, so nobody adds or removes them."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paths that came, that have another value, and that went."""
+
+    added: FieldSet
+    modified: FieldSet
+    removed: FieldSet
+
+    @property
+    def changed(self) -> FieldSet:
+        """What came or changed."""
+        return self.added | self.modified
+
+
+def compare(old: Any, new: Any, schema: Schema | None, *, typed: bool) -> Comparison:
+    """What differs. `typed`: the kind has a Go type upstream (a built-in kind), whose structs are always there."""
+    walker = _Walker(typed)
+    walker.compare(old, new, schema, ())
+    return Comparison(frozenset(walker.added), frozenset(walker.modified), frozenset(walker.removed))
+
+
+class _Walker:
+    def __init__(self, typed: bool) -> None:
+        self._typed = typed
+        self.added: set[Path] = set()
+        self.modified: set[Path] = set()
+        self.removed: set[Path] = set()
+
+    def compare(self, old: Any, new: Any, schema: Schema | None, at: Path, by_value: bool = False) -> None:
+        """Compare what is at one path; `_ABSENT` for nothing."""
+        if old is not _ABSENT and new is not _ABSENT and type(old) is type(new) and old == new:
+            return
+        maps = _both(dict, old, new) and is_granular_map(new if new is not _ABSENT else old, schema)
+        lists = _both(list, old, new) and list_kind(schema) in ("set", "map")
+        if not (maps or lists) or not (_items(old) or _items(new)):
+            self._leaf(old, new, at)
+            return
+        if maps:
+            self._maps(_of(dict, old), _of(dict, new), schema, at)
+        else:
+            self._lists(_of(list, old), _of(list, new), schema, at)
+        if old is _ABSENT and not by_value:
+            self.added.add(at)
+        elif new is _ABSENT and not by_value:
+            self.removed.add(at)
+
+    def _maps(self, old: dict[str, Any], new: dict[str, Any], schema: Schema | None, at: Path) -> None:
+        required = schema.required if schema is not None and self._typed else ()
+        for name in old.keys() | new.keys():
+            by_value = self._typed and (name in _BY_VALUE or name in required)
+            below = child_schema(schema, name)
+            self.compare(old.get(name, _ABSENT), new.get(name, _ABSENT), below, (*at, f"f:{name}"), by_value)
+
+    def _lists(self, old: list[Any], new: list[Any], schema: Schema | None, at: Path) -> None:
+        items = schema.items if schema is not None and list_kind(schema) == "map" else None
+        before = {item_element(item, schema): item for item in old}
+        after = {item_element(item, schema): item for item in new}
+        for element in before.keys() | after.keys():
+            self.compare(before.get(element, _ABSENT), after.get(element, _ABSENT), items, (*at, element))
+
+    def _leaf(self, old: Any, new: Any, at: Path) -> None:
+        if old is _ABSENT:
+            self.added.add(at)
+        elif new is _ABSENT:
+            self.removed.add(at)
+        elif not equal_json(old, new):
+            self.modified.add(at)
+
+
+def _both(kind: type, old: Any, new: Any) -> bool:
+    """Whether both sides are of a kind, as far as they are there; null will do for either."""
+    there = [side for side in (old, new) if side is not _ABSENT and side is not None]
+    return bool(there) and all(isinstance(side, kind) for side in there)
+
+
+def _items(value: Any) -> bool:
+    return value is not _ABSENT and bool(value)
+
+
+def _of(kind: Any, value: Any) -> Any:
+    return value if isinstance(value, kind) else kind()
