@@ -10,6 +10,7 @@ import structlog
 from sandlane.kube.apply import Applier
 from sandlane.kube.clock import Clock
 from sandlane.kube.resource import CONFIG_MAPS, DEPLOYMENTS, LOCAL_WORKLOADS, PODS, SERVICES, Key
+from sandlane.routing.envoy.delta import SECRETS
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions
@@ -20,7 +21,7 @@ from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
 from sandlane.tunnel.authority import Authority, load_authority
 from sandlane.tunnel.bootstrap import NODE_CLUSTER, ServerOptions
-from sandlane.tunnel.publish import SECRETS, server_resources, tls_pair, trust
+from sandlane.tunnel.publish import server_resources, tls_pair, trust
 from sandlane.tunnel.resources import NAME, TUNNEL, tunnel_deployment, tunnel_directory, tunnel_service
 from sandlane.tunnel.watch import TunnelWatch
 from sandlane.world.records import LocalWorkload, Pod

@@ -146,7 +146,7 @@ async def hold_tunnel(
 
 async def _wait_for(path: Path, process: asyncio.subprocess.Process, clock: Clock) -> None:
     end = clock.monotonic() + PATIENCE
-    while not os.path.exists(path):
+    while not await asyncio.to_thread(path.exists):
         if process.returncode is not None or clock.monotonic() > end:
             raise ConnectError("the local Envoy did not start; its message is above")
         await clock.sleep(0.02)

@@ -9,13 +9,12 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401 - known to ParseDict
 from google.protobuf import json_format
 
-from sandlane.routing.envoy.delta import ROUTES
+from sandlane.routing.envoy.delta import ROUTES, SECRETS
 from sandlane.routing.tunnels import TRUST
 from sandlane.runtime.certificates import KeyPair
 from sandlane.tunnel.bootstrap import SERVER_PAIR
 from sandlane.tunnel.routes import front_routes, ingress_routes
 
-SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 Resources = dict[str, dict[str, bytes]]
 
 

@@ -19,6 +19,7 @@ ENDPOINTS = _TYPE + "endpoint.v3.ClusterLoadAssignment"
 LISTENER = _TYPE + "listener.v3.Listener"
 SCOPED_ROUTES = _TYPE + "route.v3.ScopedRouteConfiguration"
 ROUTES = _TYPE + "route.v3.RouteConfiguration"
+SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 ORDER = (CLUSTER, ENDPOINTS, LISTENER, SCOPED_ROUTES, ROUTES)
 """Additions go out in this order; any other type comes after these."""
 WILDCARD = "*"
@@ -170,11 +171,11 @@ class DeltaStream:
         held = False
         for type_url in (*ORDER, *sorted(self._types.keys() - set(ORDER))):
             state = self._types.get(type_url)
-            if state is None or (held and type_url != ENDPOINTS):
+            if state is None or (held and type_url not in (ENDPOINTS, SECRETS)):
                 continue
             may_remove = type_url not in (CLUSTER, ENDPOINTS) or self._referrers_done(type_url, snapshot)
             out += self._respond(type_url, state, snapshot, may_remove)
-            # What comes later may refer to these. Endpoints never wait: Envoy confirms a cluster only once it has them.
+            # What comes later may refer to these. Endpoints and secrets never wait: a cluster warms only with them.
             if type_url in (CLUSTER, ENDPOINTS):
                 held = held or bool(state.outstanding) or self._endpoints_awaited(type_url, snapshot)
         return out
