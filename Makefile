@@ -1,10 +1,10 @@
-# install: .venv with everything locked.  demo, test, check, bench, lock: see README.md.
+# install: .venv with everything locked.  demo, demo-local, test, check, bench, lock: see README.md.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: install demo test check bench lock generate clean
+.PHONY: install demo demo-local test check bench lock generate clean
 install: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -21,6 +21,9 @@ endif
 
 demo: install
 	$(BIN)/python examples/rides/demo.py $(if $(KEEP),--keep)
+
+demo-local: install
+	$(BIN)/python examples/rides/demo_local.py
 
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
