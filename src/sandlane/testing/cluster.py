@@ -115,6 +115,7 @@ class FakeCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.server.close()
         self.store.close()
 
     async def add(self, obj: Object) -> Object:

@@ -73,6 +73,8 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
             store, clock=clock, rng=random.SystemRandom(), service_cidr=service_cidr, address=f"{host}:{port}"
         )
 
+        stack.push_async_callback(server.close)
+
         async def authenticate(http: web.BaseRequest) -> User | None:
             kind, _, given = http.headers.get("Authorization", "").partition(" ")
             if kind.lower() == "bearer" and secrets.compare_digest(given.strip(), token):

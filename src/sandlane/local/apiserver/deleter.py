@@ -64,6 +64,7 @@ class Deleter:
                 raise not_found(resource.group, resource.plural, write.name)
             old = self._writer.decode(type_, stored)
             self._check(write, old, options)
+            await self._writer.admission.mutate(write, "DELETE", None, old)
             await self._writer.admission.validate(write, "DELETE", None, old)
             new = self._marked(write, copy_json(old), options)
             try:

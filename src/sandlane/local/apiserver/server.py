@@ -19,6 +19,7 @@ from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError,
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
+from sandlane.local.apiserver.admission.chain import AdmissionChain
 from sandlane.local.apiserver.auth.reviews import Reviews
 from sandlane.local.apiserver.body import (
     check_applied_fields,
@@ -132,6 +133,8 @@ class ApiServer:
         self.registry = Registry()
         self.reader = Reader(store, clock)
         self.writer = Writer(store, clock, rng, service_cidr)
+        self.admission = AdmissionChain(store, self.registry, rng)
+        self.writer.admission = self.admission
         self.deleter = Deleter(self.writer)
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         self.definitions = Definitions(store, self.registry, clock)
@@ -162,6 +165,10 @@ class ApiServer:
             }
             write = Write(self._type("", "v1", "services"), "default", manager="kube-apiserver")
             await self.writer.create(write, service, [])
+
+    async def close(self) -> None:
+        """Close what was opened for admission."""
+        await self.admission.close()
 
     def _type(self, group: str, version: str, plural: str) -> ResourceType:
         found = self.registry.get(group, version, plural)
@@ -592,6 +599,7 @@ class ApiServer:
             "All" in dry_run,
             validation_mode(query, info.verb),
             user,
+            options={key: query[key] for key in ("fieldManager", "fieldValidation") if key in query},
         )
 
 

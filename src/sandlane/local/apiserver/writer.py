@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sandlane.kube.clock import Clock, timestamp
-from sandlane.kube.patch.values import copy_json, equal_json
+from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver import metadata as meta
 from sandlane.local.apiserver.body import check_fields
@@ -317,10 +317,9 @@ class Writer:
             raise error
 
     async def _mutated(self, write: Write, operation: str, new: Object, old: Object | None) -> Object:
-        before = copy_json(new)
         made = await self.admission.mutate(write, operation, new, old)
         assert made is not None
-        if not equal_json(before, made):
+        if made is not new:
             write.type_.strategy.prune(made)
             write.type_.strategy.default(made)
         return made

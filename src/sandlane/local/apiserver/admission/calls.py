@@ -1,0 +1,151 @@
+"""Calling an admission webhook: where it is, its TLS, the AdmissionReview there and back."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import ssl
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.store.objects import ObjectStore
+
+MAX_ANSWER = 3 * 1024 * 1024
+SLICES = ("discovery.k8s.io", "endpointslices")
+
+
+class CallFailed(Exception):
+    """There was no proper answer; the message says why."""
+
+
+class Caller:
+    """Makes the calls of one server. Close it at the end."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def review(self, hook: Object, request: Object) -> Object:
+        """The `response` of a webhook to a `request`. Raises `CallFailed`."""
+        client = hook["clientConfig"]
+        seconds = hook.get("timeoutSeconds") or 10
+        version = next(v for v in hook["admissionReviewVersions"] if v in ("v1", "v1beta1"))
+        review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
+        try:
+            url, name = self._address(client)
+            if self._session is None:
+                self._session = aiohttp.ClientSession()
+            async with (
+                asyncio.timeout(seconds),
+                self._session.post(
+                    url,
+                    params={"timeout": f"{seconds}s"},
+                    data=msgspec.json.encode(review),
+                    headers={"content-type": "application/json", "accept": "application/json"},
+                    ssl=_trust(client.get("caBundle") or ""),
+                    server_hostname=name,
+                ) as answer,
+            ):
+                body = await _body(answer)
+                if answer.status != 200:
+                    raise CallFailed(f"the server answered HTTP {answer.status}: {body[:300].decode(errors='replace')}")
+        except TimeoutError:
+            raise CallFailed(f'failed to call webhook: Post "{_shown(client)}": no answer within {seconds} s') from None
+        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+            raise CallFailed(f'failed to call webhook: Post "{_shown(client)}": {error}') from error
+        return _response(body, request["uid"])
+
+    def _address(self, client: Object) -> tuple[str, str | None]:
+        """The URL, and the name that its certificate must have where that is not the URL's host."""
+        service = client.get("service")
+        if service is None:
+            return client["url"], None
+        namespace, name, port = service["namespace"], service["name"], service.get("port") or 443
+        host = self._endpoint(namespace, name, port)
+        path = (service.get("path") or "").lstrip("/")
+        return f"https://{host}/{path}", f"{name}.{namespace}.svc"
+
+    def _endpoint(self, namespace: str, name: str, port: int) -> str:
+        """A ready endpoint of a Service. Raises `CallFailed`."""
+        services = dict(self._store.list(("", "services"), namespace))
+        stored = next((at for key, at in services.items() if key.name == name), None)
+        if stored is None:
+            raise CallFailed(f'failed to call webhook: service "{name}" not found')
+        ports = msgspec.json.decode(stored.data)["spec"].get("ports") or ()
+        known = next((each for each in ports if each["port"] == port), None)
+        if known is None:
+            raise CallFailed(f'failed to call webhook: no service port {port} found for service "{name}"')
+        for _, at in self._store.list(SLICES, namespace):
+            found: Object = msgspec.json.decode(at.data)
+            if (found["metadata"].get("labels") or {}).get("kubernetes.io/service-name") != name:
+                continue
+            numbers = [p["port"] for p in found.get("ports") or () if (p.get("name") or "") == known.get("name", "")]
+            for endpoint in found.get("endpoints") or ():
+                if numbers and (endpoint.get("conditions") or {}).get("ready") is not False:
+                    return f"{endpoint['addresses'][0]}:{numbers[0]}"
+        raise CallFailed(f'failed to call webhook: no endpoints available for service "{name}"')
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise CallFailed(f"the answer is larger than {MAX_ANSWER} bytes")
+    return body
+
+
+def _response(body: bytes, uid: str) -> Object:
+    try:
+        review: Any = msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise CallFailed(f"the answer is no AdmissionReview: {error}") from error
+    response = review.get("response") if isinstance(review, dict) else None
+    if not isinstance(response, dict):
+        raise CallFailed("the answer has no response")
+    if response.get("uid") != uid:
+        raise CallFailed(f'expected response.uid="{uid}", got "{response.get("uid")}"')
+    return response
+
+
+def decoded_patch(response: Object) -> Any:
+    """The JSON patch of a response, or None. Raises `CallFailed`."""
+    if not response.get("patch"):
+        return None
+    if response.get("patchType") != "JSONPatch":
+        raise CallFailed(
+            f'webhook returned response.patch but not response.patchType JSONPatch: "{response.get("patchType")}"'
+        )
+    try:
+        return msgspec.json.decode(base64.b64decode(response["patch"], validate=True))
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise CallFailed(f"the patch cannot be decoded: {error}") from error
+
+
+def _shown(client: Object) -> str:
+    if "url" in client:
+        parts = urlsplit(client["url"])
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    service = client["service"]
+    port, path = service.get("port") or 443, (service.get("path") or "").lstrip("/")
+    return f"https://{service['name']}.{service['namespace']}.svc:{port}/{path}"
+
+
+@lru_cache(maxsize=64)
+def _trust(bundle: str) -> ssl.SSLContext:
+    """TLS that trusts a base64 PEM bundle, or the system's authorities where it is empty. Raises `ssl.SSLError`."""
+    if not bundle:
+        return ssl.create_default_context()
+    return ssl.create_default_context(cadata=base64.b64decode(bundle).decode())

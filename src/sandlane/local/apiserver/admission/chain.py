@@ -1,0 +1,40 @@
+"""All of admission in its order: mutating webhooks; validating webhooks; policies."""
+
+from __future__ import annotations
+
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.admission.attributes import Attributes, Matcher
+from sandlane.local.apiserver.admission.calls import Caller
+from sandlane.local.apiserver.admission.policies import Policies
+from sandlane.local.apiserver.admission.webhooks import Webhooks
+from sandlane.local.apiserver.registry import Registry
+from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.local.apiserver.writer import Randomness, Write
+
+
+class AdmissionChain:
+    """Admission of one server. Writes of the server itself (without a user) are not asked about."""
+
+    def __init__(self, store: ObjectStore, registry: Registry, rng: Randomness) -> None:
+        matcher = Matcher(store, registry)
+        self._caller = Caller(store)
+        self._webhooks = Webhooks(store, matcher, self._caller, rng)
+        self._policies = Policies(store, registry, matcher)
+
+    async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
+        """The object as mutating webhooks leave it. Raises `StatusError`."""
+        if write.user is None:
+            return new
+        return await self._webhooks.mutate(Attributes(write, operation, new, old))
+
+    async def validate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> None:
+        """Raises `StatusError` when somebody refuses."""
+        if write.user is None:
+            return
+        attributes = Attributes(write, operation, new, old)
+        await self._policies.validate(attributes)
+        await self._webhooks.validate(attributes)
+
+    async def close(self) -> None:
+        """Close the connections to webhooks."""
+        await self._caller.close()
