@@ -18,7 +18,7 @@ EVENTS_PER_CHUNK = 50
 
 def pod(index: int, version: int) -> dict[str, Any]:
     """A Pod of about 11 KB: three containers, conditions, and managedFields as kubelets and schedulers leave them."""
-    environment = [{"name": f"VARIABLE_{n}", "value": f"value-of-{n}-in-pod-{index}"} for n in range(12)]
+    environment = [{"name": f"VARIABLE_{n}", "value": f"value-of-{n}-in-pod-{index}"} for n in range(16)]
     mounts = [{"name": "config", "mountPath": "/etc/config", "readOnly": True}, {"name": "data", "mountPath": "/data"}]
     containers = [
         {
@@ -57,9 +57,7 @@ def pod(index: int, version: int) -> dict[str, Any]:
                     "f:name": {},
                     "f:env": {
                         ".": {},
-                        **{
-                            f'k:{{"name":"VARIABLE_{m}"}}': {".": {}, "f:name": {}, "f:value": {}} for m in range(12)
-                        },
+                        **{f'k:{{"name":"VARIABLE_{m}"}}': {".": {}, "f:name": {}, "f:value": {}} for m in range(16)},
                     },
                     "f:resources": {".": {}, "f:limits": {".": {}, "f:memory": {}}, "f:requests": {"f:cpu": {}}},
                 }
