@@ -22,8 +22,9 @@ from bench.report import Table
 ROUNDS = 5
 IDLE_SECONDS = 30
 SANDBOXES = 10
-WRITES = re.compile(r'^rest_client_requests_total\{code="2\d\d",method="(POST|PUT|PATCH|DELETE)",resource="[^"]*"\} ([\d.]+)$', re.MULTILINE)
-    r'^rest_client_requests_total\{code="2\d\d",verb="(POST|PUT|PATCH|DELETE)"\} ([\d.]+)$', re.MULTILINE
+WRITES = re.compile(
+    r'^rest_client_requests_total\{code="2\d\d",method="(POST|PUT|PATCH|DELETE)",resource="[^"]*"\} ([\d.]+)$',
+    re.MULTILINE,
 )
 
 
