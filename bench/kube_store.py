@@ -119,15 +119,20 @@ def discovery(app: web.Application) -> None:
         }
         for version in versions
     ]
+    kinds = (
+        ("namespaces", "Namespace", False),
+        ("events", "Event", True),
+        ("customresourcedefinitions", "CustomResourceDefinition", False),
+    )
     core = [
-        {"name": plural, "kind": kind, "namespaced": False, "singularName": "", "verbs": VERBS}
-        for plural, kind in (("namespaces", "Namespace"), ("customresourcedefinitions", "CustomResourceDefinition"))
+        {"name": plural, "kind": kind, "namespaced": namespaced, "singularName": "", "verbs": VERBS}
+        for plural, kind, namespaced in kinds
     ]
     answers = {
         "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.0"},
         "/api": {"kind": "APIVersions", "versions": ["v1"]},
-        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": core[:1]},
-        "/apis/apiextensions.k8s.io/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": core[1:]},
+        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": core[:2]},
+        "/apis/apiextensions.k8s.io/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": core[2:]},
         "/apis": {"kind": "APIGroupList", "groups": groups},
         "/apis/example.com/v1": resources("guestbooks"),
         "/apis/apps/v1": resources("deployments"),
@@ -151,7 +156,12 @@ async def main(books: int) -> None:
     async def left(request: web.Request) -> web.Response:
         return web.Response(text=str(store.left))
 
+    async def event(request: web.Request) -> web.Response:
+        return answer(msgspec.json.decode(await request.read()), 201)
+
     app.router.add_get("/left", left)
+    for path in ("/apis/events.k8s.io/v1", "/api/v1"):
+        app.router.add_post(f"{path}/namespaces/default/events", event)
     discovery(app)
     for prefix in ("/apis/{group}/v1", "/apis/{group}/v1/namespaces/default"):
         app.router.add_get(f"{prefix}/{{plural}}", store.collection)

@@ -240,6 +240,7 @@ async def full_sandlane(port: int, count: int) -> dict[str, float]:
     from sandlane.kube.config import Config
     from sandlane.kube.http import HttpTransport
     from sandlane.runtime.manager import Manager
+    from sandlane.runtime.options import ManagerOptions
 
     def replicas(record: Any) -> int:
         found: int = record.object()["spec"]["replicas"] if record is not None else 0
@@ -248,10 +249,11 @@ async def full_sandlane(port: int, count: int) -> dict[str, float]:
     guestbook.ready_pods = replicas
     clock, server = SystemClock(), f"http://127.0.0.1:{port}"
     client = Client(HttpTransport(Config(server=server)), clock=clock, rng=random.Random())
-    manager = Manager(client, clock=clock, rng=random.Random())
+    options = ManagerOptions(concurrent_reconciles=16)
+    manager = Manager(client, clock=clock, rng=random.Random(), options=options)
     guestbook.GuestbookController(manager)
     try:
-        return await guestbooks(server, count, manager.run)
+        return await guestbooks(server, count, lambda: manager.run(handle_signals=True))
     finally:
         await client.close()
 
@@ -268,7 +270,6 @@ async def full_kopf(port: int, count: int) -> dict[str, float]:
     configuration = kube.Configuration()
     configuration.host = server
     settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
     settings.scanning.disabled = True  # no CRDs to watch here
     stop = asyncio.Event()
     async with kube.ApiClient(configuration) as api:

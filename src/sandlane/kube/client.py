@@ -6,7 +6,7 @@ be sent twice without harm (reads, server-side apply, delete), lost connections.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
 from enum import StrEnum
@@ -321,7 +321,7 @@ class Client:
         `retry` says whether it may be sent again after a lost connection; by default reads may.
         """
         again = request.method == "GET" if retry is None else retry
-        return await self._retrying(again, lambda: self._send(request, timeout))
+        return await self._retrying(again, request, timeout)
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float = REQUEST_TIMEOUT) -> AsyncIterator[Stream]:
@@ -395,14 +395,15 @@ class Client:
     def _complete(self, request: Request) -> tuple[Request, float]:
         """The request as it is sent, and the seconds that it may take at most."""
         limit = self.guard(request) if self.guard is not None else None
-        headers: Mapping[str, str] = {"user-agent": self._user_agent} | dict(request.headers)
-        return msgspec.structs.replace(request, headers=headers), float("inf") if limit is None else limit
+        headers = {"user-agent": self._user_agent, **request.headers}
+        sent = Request(request.method, request.path, request.query, headers, request.body)
+        return sent, float("inf") if limit is None else limit
 
-    async def _retrying(self, resend: bool, send: Callable[[], Awaitable[Response]]) -> Response:
+    async def _retrying(self, resend: bool, request: Request, timeout: float) -> Response:
         delay = FIRST_DELAY
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return await send()
+                return await self._send(request, timeout)
             except (TooManyRequests, ServerError) as error:
                 if attempt == ATTEMPTS or not _promises_success(error):
                     raise

@@ -56,8 +56,9 @@ class Config(msgspec.Struct, kw_only=True):
 
     async def headers(self) -> list[tuple[str, str]]:
         """The headers that carry the identity. Raises `ConfigError` when a credential cannot be had."""
-        async with self._refreshing:
-            await self._refresh()
+        if self.plugin is not None or self.token_file is not None:
+            async with self._refreshing:
+                await self._refresh()
         headers = []
         if self.username:
             pair = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()

@@ -148,13 +148,17 @@ class HttpTransport:
         connector = aiohttp.TCPConnector(limit=0, ssl=config.ssl_context())
         self._identity = identity
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(None), auto_decompress=True, trust_env=False
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(None),
+            cookie_jar=aiohttp.DummyCookieJar(),  # an API server sets none
+            trust_env=False,
         )
         return self._session
 
     async def _arguments(self, request: Request) -> dict[str, Any]:
         url = URL(self._config.server.rstrip("/") + request.target, encoded=True)
-        headers = CIMultiDict([*request.headers.items(), *await self._config.headers()])
+        headers = CIMultiDict(request.headers)
+        headers.extend(await self._config.headers())
         arguments: dict[str, Any] = {"method": request.method, "url": url, "headers": headers}
         if request.body:
             arguments["data"] = request.body
