@@ -89,9 +89,11 @@ async def sync_lightkube(port: int, pods: int, events: int) -> dict[str, float]:
     """A bare loop: list, then watch from its version, keep the latest of each."""
     from lightkube import AsyncClient
     from lightkube.config.kubeconfig import KubeConfig
+    from lightkube.config.models import Cluster, User
     from lightkube.resources.core_v1 import Pod
 
-    client = AsyncClient(KubeConfig.from_server(f"http://127.0.0.1:{port}"), timeout=None)
+    server = Cluster(server=f"http://127.0.0.1:{port}")
+    client = AsyncClient(KubeConfig.from_one(cluster=server, user=User(token="none")), timeout=None)
     sync, kept = Sync(pods, events), {}
     found = client.list(Pod, namespace="*")
     async for each in found:

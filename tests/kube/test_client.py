@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandlane.kube.client import Bucket, Client, PatchType
+from sandlane.kube.bucket import Bucket
+from sandlane.kube.client import Client, PatchType
 from sandlane.kube.errors import (
     AlreadyExists,
     ApiError,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sandlane.kube.bucket import Bucket
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import (
     ApiError,
@@ -24,6 +25,7 @@ from sandlane.kube.errors import (
     TransportError,
     error_from_response,
 )
+from sandlane.kube.pages import ObjectList, RawList, RawPage, decode_page
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.transport import Request, Response, Stream, Transport, WebSocket, WebSocketTransport
 
@@ -32,31 +34,6 @@ ATTEMPTS = 5
 FIRST_DELAY = 0.1
 LAST_DELAY = 5.0
 PAGE = 500
-
-
-class Bucket:
-    """A token bucket: `rate` a second, `burst` at once. Whoever takes is told how long to wait, in order."""
-
-    def __init__(self, clock: Clock, rate: float, burst: float) -> None:
-        self._clock = clock
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._filled = clock.monotonic()
-
-    def take(self) -> float:
-        """Take one; the seconds to wait before it may be used."""
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate) - 1
-        self._filled = now
-        return max(0.0, -self._tokens / self._rate)
-
-    def try_take(self) -> bool:
-        """Take one if it may be used at once."""
-        if self.take() <= 0:
-            return True
-        self._tokens += 1
-        return False
 
 
 Guard = Callable[[Request], float | None]
@@ -82,40 +59,6 @@ class Random(Protocol):
 
     def random(self) -> float:
         """A number in [0, 1)."""
-
-
-class ObjectList(msgspec.Struct):
-    """All pages of a list."""
-
-    items: list[Object]
-    resource_version: str
-
-
-class RawPage(msgspec.Struct):
-    """One page of a list, each item as JSON that has not been read; `bytes(item)` copies it out of the answer."""
-
-    items: list[msgspec.Raw]
-    resource_version: str
-
-
-class RawList(msgspec.Struct):
-    """All pages of a list, each item as bytes."""
-
-    items: list[bytes]
-    resource_version: str
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str = msgspec.field(name="continue", default="")
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta
-    items: list[msgspec.Raw] | None = None
-
-
-_page = msgspec.json.Decoder(_Page)
 
 
 class Client:
@@ -202,7 +145,7 @@ class Client:
         token = ""
         while True:
             request = self._request("GET", resource.path(namespace), query + _query(**{"continue": token}))
-            page = _page.decode((await self.request(request)).body)
+            page = decode_page((await self.request(request)).body)
             yield RawPage(page.items or [], page.metadata.resource_version)
             token = page.metadata.continue_
             if not token:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -20,6 +19,9 @@ import structlog
 from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock, Watchdog
 from sandlane.kube.errors import ApiError, BadRequest, Forbidden, Gone, Invalid, KubeError, error_from_status
+from sandlane.kube.known import Change as Change
+from sandlane.kube.known import Handler as Handler
+from sandlane.kube.known import Known, number
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.selectors import matches, parse_label_selector
 from sandlane.kube.store import Record, Store
@@ -52,22 +54,6 @@ STREAM_SILENCE = 10.0
 """The same while initial events are awaited: a server without streaming lists never says that they are all there."""
 FIRST_PAUSE = 0.2
 LAST_PAUSE = 30.0
-TOMBSTONES = 4096
-
-
-class Change(msgspec.Struct, Generic[R], frozen=True):
-    """A change of an object: `old` is None for a new one, `new` for a deleted one. `initial`: in the first list."""
-
-    old: R | None
-    new: R | None
-    initial: bool = False
-
-    @property
-    def key(self) -> Key:
-        """The object's key."""
-        record = self.new if self.new is not None else self.old
-        assert record is not None
-        return record.metadata.key
 
 
 class _Event(msgspec.Struct):
@@ -87,8 +73,6 @@ class _WithMeta(msgspec.Struct):
 _event = msgspec.json.Decoder(_Event)
 _versioned = msgspec.json.Decoder(_WithMeta)
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
-
-Handler = Callable[[Change[Any]], None]
 
 
 class Informer(Generic[R]):
@@ -110,7 +94,8 @@ class Informer(Generic[R]):
     ) -> None:
         self.resource = resource
         self.record_type = record_type
-        self.store: Store[R] = Store()
+        self.known: Known[R] = Known(resource)
+        self.store: Store[R] = self.known.store
         self.synced = asyncio.Event()
         self.last_heard = clock.monotonic()
         self.last_attempt = clock.monotonic()
@@ -124,9 +109,6 @@ class Informer(Generic[R]):
         self._selector = parse_label_selector(label_selector)
         self._transform = transform
         self._streaming = streaming
-        self._handlers: list[Handler] = []
-        self._tombstones: OrderedDict[Key, str] = OrderedDict()
-        self._newest = 0
         self._reached: dict[str | None, int] = {}
         self._waiters: list[tuple[str | None, int, asyncio.Future[None]]] = []
         from_bytes: Callable[[bytes], R] | None = getattr(record_type, "from_bytes", None)
@@ -135,9 +117,7 @@ class Informer(Generic[R]):
 
     def add_handler(self, handler: Handler) -> None:
         """Call `handler` for every change from now on, and at once for what is there already."""
-        for record in list(self.store):
-            handler(Change(None, record, initial=True))
-        self._handlers.append(handler)
+        self.known.add_handler(handler)
 
     # -- writes of our own ------------------------------------------------------------------------------
 
@@ -147,15 +127,15 @@ class Informer(Generic[R]):
         if self._fields or (None not in self._namespaces and metadata.get("namespace") not in self._namespaces):
             return
         if not matches(self._selector, metadata.get("labels") or {}):
-            self._remove(Key(metadata.get("namespace", ""), metadata["name"]), metadata.get("resourceVersion", ""))
+            self.known.remove(Key(metadata.get("namespace", ""), metadata["name"]), metadata.get("resourceVersion", ""))
         elif (record := self._decode(msgspec.json.encode(obj))) is not None:
-            self._put(record)
+            self.known.put(record)
 
     def observe_deleted(self, key: Key) -> None:
         """Take in that a delete of ours succeeded for an object without finalizers."""
         old = self.store.get(key)
         if old is not None and not old.metadata.finalizers:
-            self._remove(key, old.metadata.resource_version)
+            self.known.remove(key, old.metadata.resource_version)
 
     async def wait_for(self, resource_version: str, *, namespace: str | None = None, timeout: float = 10.0) -> None:
         """Return once everything up to a version has been seen. Raises `TimeoutError`.
@@ -164,7 +144,7 @@ class Informer(Generic[R]):
         """
         if namespace not in self._namespaces:
             namespace = None
-        version = _number(resource_version)
+        version = number(resource_version)
         if self._reached.get(namespace, 0) >= version:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -206,7 +186,7 @@ class Informer(Generic[R]):
 
     async def _list(self, namespace: str | None, whole: bool) -> Input:
         self.counts["lists"] += 1
-        known_before, present, version = self._newest, set[Key](), ""
+        known_before, present, version = self.known.newest, set[Key](), ""
         records: list[R] = []
         try:
             async for page in self._client.pages(
@@ -221,11 +201,11 @@ class Informer(Generic[R]):
         except (KubeError, msgspec.DecodeError) as error:
             log.warning("list_failed", resource=self.resource.plural, namespace=namespace, error=str(error))
             return Broke(wait=_wanted(error))
-        back_in_time = self._back_in_time(known_before, version)
+        back_in_time = self.known.back_in_time(known_before, version)
         initial = namespace in self._waiting_for
         for record in records:
             present.add(record.metadata.key)
-            self._put(record, initial=initial, force=back_in_time)
+            self.known.put(record, initial=initial, force=back_in_time)
         self._complete(namespace, present, version, force=back_in_time)
         return Listed(version)
 
@@ -234,7 +214,7 @@ class Informer(Generic[R]):
         self.counts["lists"] += 1
         present: set[Key] = set()
         initial = namespace in self._waiting_for
-        known_before = self._newest
+        known_before = self.known.newest
         synced = False
 
         def take(event: _Event, dog: Watchdog) -> None:
@@ -242,7 +222,7 @@ class Informer(Generic[R]):
             if not synced and event.type == "BOOKMARK":
                 metadata = _versioned.decode(event.object).metadata
                 if metadata.annotations.get(_INITIAL_EVENTS_END) == "true":
-                    if self._back_in_time(known_before, metadata.resource_version):
+                    if self.known.back_in_time(known_before, metadata.resource_version):
                         raise Gone(410, "Expired", "the server went back in time", {})
                     self._complete(namespace, present, metadata.resource_version)
                     synced, dog.seconds = True, SILENCE
@@ -329,9 +309,9 @@ class Informer(Generic[R]):
         if record is None:
             return None, _versioned.decode(event.object).metadata.resource_version
         if event.type == "DELETED":
-            self._remove(record.metadata.key, record.metadata.resource_version)
+            self.known.remove(record.metadata.key, record.metadata.resource_version)
         else:
-            self._put(record, initial=initial)
+            self.known.put(record, initial=initial)
         return record, record.metadata.resource_version
 
     def _decode(self, data: bytes | msgspec.Raw) -> R | None:
@@ -344,81 +324,24 @@ class Informer(Generic[R]):
             return None
         return record if self._transform is None else self._transform(record)
 
-    # -- the store --------------------------------------------------------------------------------------
-
     def _complete(self, namespace: str | None, present: set[Key], version: str, *, force: bool = False) -> None:
-        """A whole list at `version` is in the store: what it does not hold is gone."""
-        for record in list(self.store.namespace(namespace) if namespace else self.store):
-            key, known = record.metadata.key, record.metadata.resource_version
-            # A write of ours may be newer than the list; only what the list could have seen is gone.
-            if key not in present and (force or _number(known) <= _number(version)):
-                self._remove(key, version, force=force)
+        """A whole list at `version` is in the store."""
+        self.known.complete(namespace, present, version, force=force)
         self.last_heard = self._clock.monotonic()
-        self._newest = _number(version) if force else max(self._newest, _number(version))
         self._reach(namespace, version)
         self._waiting_for.discard(namespace)
         if not self._waiting_for:
             self.synced.set()
 
-    def _back_in_time(self, known_before: int, version: str) -> bool:
-        """Whether a consistent list is older than what was known before it began: the server was restored."""
-        if not 0 < _number(version) < known_before:
-            return False
-        log.warning("server_went_back", resource=self.resource.plural, known=known_before, listed=version)
-        self._tombstones.clear()
-        return True
-
-    def _put(self, record: R, *, initial: bool = False, force: bool = False) -> None:
-        key, version = record.metadata.key, record.metadata.resource_version
-        known = self.store.get(key)
-        if known is not None and known.metadata.resource_version == version:
-            return
-        if not force and (
-            (known is not None and not _newer(version, known.metadata.resource_version))
-            or (key in self._tombstones and not _newer(version, self._tombstones[key]))
-        ):
-            return
-        self._newest = max(self._newest, _number(version))
-        old = self.store.set(record)
-        self._notify(Change(old, record, initial=initial))
-
-    def _remove(self, key: Key, version: str, *, force: bool = False) -> None:
-        known = self.store.get(key)
-        if known is not None and not force and _newer(known.metadata.resource_version, version):
-            return  # a newer object of the same name
-        self._newest = max(self._newest, _number(version))
-        self._tombstones[key] = version
-        self._tombstones.move_to_end(key)
-        if len(self._tombstones) > TOMBSTONES:
-            self._tombstones.popitem(last=False)
-        old = self.store.remove(key)
-        if old is not None:
-            self._notify(Change(old, None))
-
-    def _notify(self, change: Change[R]) -> None:
-        for handler in self._handlers:
-            handler(change)
-
     def _reach(self, namespace: str | None, version: str) -> None:
-        number = self._reached[namespace] = _number(version)
+        reached = self._reached[namespace] = number(version)
         for wanted, least, waiter in self._waiters:
-            if wanted == namespace and number >= least and not waiter.done():
+            if wanted == namespace and reached >= least and not waiter.done():
                 waiter.set_result(None)
 
 
 def _wanted(error: Exception) -> float:
     return (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
-
-
-def _newer(version: str, than: str) -> bool:
-    """Whether a resourceVersion is newer (KEP-5504: they are comparable integers per resource)."""
-    if version.isdigit() and than.isdigit():
-        return int(version) > int(than)
-    return version != than
-
-
-def _number(version: str) -> int:
-    return int(version) if version.isdigit() else 0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import heapq
 from collections import deque
 from enum import IntEnum
 
-from sandlane.kube.client import Bucket
+from sandlane.kube.bucket import Bucket
 from sandlane.kube.clock import Clock
 from sandlane.runtime.result import Request
 

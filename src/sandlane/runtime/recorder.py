@@ -15,7 +15,8 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from sandlane.kube.client import Bucket, Client, PatchType
+from sandlane.kube.bucket import Bucket
+from sandlane.kube.client import Client, PatchType
 from sandlane.kube.clock import Clock, micro_timestamp
 from sandlane.kube.errors import KubeError, NotFound
 from sandlane.kube.metadata import ObjectMeta
