@@ -8,6 +8,8 @@ from typing import Any
 from sandlane.kube.clock import timestamp
 from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Key, Object
+from sandlane.local.apiserver.crd.definitions import STORAGE as DEFINITIONS
+from sandlane.local.apiserver.crd.definitions import mark_terminating
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.status import MODIFIED, bad_request, conflict, forbidden, invalid, not_found, success
 from sandlane.local.apiserver.store.objects import StaleVersion
@@ -99,6 +101,8 @@ class Deleter:
     def _marked(self, write: Write, obj: Object, options: Object) -> Object | None:
         """The object marked as going, or None when it goes at once."""
         metadata = obj["metadata"]
+        if write.type_.storage_key == DEFINITIONS and not metadata.get("deletionTimestamp"):
+            mark_terminating(obj, timestamp(self._writer.clock.now()))
         grace = self._grace(write, obj, options)
         finalizers = self._finalizers(metadata.get("finalizers") or [], options)
         namespace = write.type_.storage_key == ("", "namespaces")

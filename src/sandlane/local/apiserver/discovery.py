@@ -42,8 +42,7 @@ def resource_list(registry: Registry, group_name: str, version: str) -> Object |
     resources: list[Object] = []
     for type_ in sorted(types, key=lambda type_: type_.resource.plural):
         resources.append(_resource(type_))
-        subs = sorted(type_.subresources, key=lambda sub: sub.name)
-        resources += [_subresource(type_, sub) for sub in subs]
+        resources += [_subresource(type_, sub) for sub in _subresources(type_)]
     answer: Object = {"kind": "APIResourceList"}
     if group_name:
         answer["apiVersion"] = "v1"
@@ -86,7 +85,7 @@ def _resource(type_: ResourceType) -> Object:
         "singularName": type_.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": sorted(type_.verbs),
+        "verbs": _verbs(type_),
     }
     if type_.short_names:
         entry["shortNames"] = list(type_.short_names)
@@ -110,13 +109,12 @@ def _subresource(type_: ResourceType, sub: Subresource) -> Object:
 
 def _discovered(type_: ResourceType) -> Object:
     resource = type_.resource
-    custom = type_.custom
     entry: Object = {
         "resource": resource.plural,
-        "responseKind": _kind(resource.group, resource.version, resource.kind, custom),
+        "responseKind": _kind(resource.group, resource.version, resource.kind, type_.custom),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": type_.singular,
-        "verbs": [verb for verb in CUSTOM_VERBS if verb in type_.verbs] if custom else sorted(type_.verbs),
+        "verbs": _verbs(type_),
     }
     if type_.short_names:
         entry["shortNames"] = list(type_.short_names)
@@ -128,12 +126,24 @@ def _discovered(type_: ResourceType) -> Object:
                 "subresource": sub.name,
                 "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind or resource.kind}
                 if sub.group
-                else _kind(resource.group, resource.version, sub.kind or resource.kind, custom),
+                else _kind(resource.group, resource.version, sub.kind or resource.kind, type_.custom),
                 "verbs": sorted(sub.verbs),
             }
-            for sub in sorted(type_.subresources, key=lambda sub: (sub.name == "scale") if custom else sub.name)
+            for sub in _subresources(type_)
         ]
     return entry
+
+
+def _verbs(type_: ResourceType) -> list[str]:
+    """In upstream's order."""
+    return [verb for verb in CUSTOM_VERBS if verb in type_.verbs] if type_.custom else sorted(type_.verbs)
+
+
+def _subresources(type_: ResourceType) -> list[Subresource]:
+    """In upstream's order."""
+    if type_.custom:
+        return sorted(type_.subresources, key=lambda sub: sub.name == "scale")
+    return sorted(type_.subresources, key=lambda sub: sub.name)
 
 
 def _kind(group_name: str, version: str, kind: str, custom: bool) -> Object:

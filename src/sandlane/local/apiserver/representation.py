@@ -47,6 +47,8 @@ class Representation:
                 "items": [partial(item) for item in items],
             }
         resource = type_.resource
+        if type_.custom:
+            metadata.setdefault("continue", "")
         bare: list[Object] = []
         for item in items:
             if not type_.custom:
@@ -66,8 +68,8 @@ class Representation:
             row: Object = {"cells": table_row(type_, item)}
             if self.include == "Object":
                 row["object"] = item
-            elif self.include == "Metadata":
-                row["object"] = partial(item)
+            else:
+                row["object"] = partial(item) if self.include == "Metadata" else None
             rows.append(row)
         table: Object = {"kind": "Table", "apiVersion": META, "metadata": metadata}
         table["columnDefinitions"] = table_columns(type_) if headers else None

@@ -16,7 +16,7 @@ from sandlane.local.apiserver.deleter import delete_options
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.request_info import RequestInfo
 from sandlane.local.apiserver.resource_type import ResourceType
-from sandlane.local.apiserver.status import StatusError, bad_request, conflict, invalid
+from sandlane.local.apiserver.status import StatusError, bad_request, conflict, internal, invalid
 
 if TYPE_CHECKING:
     from sandlane.local.apiserver.server import ApiServer, User
@@ -64,7 +64,10 @@ async def handle(
     """get, update and patch of `scale`."""
     namespace = info.namespace if type_.resource.namespaced else ""
     if info.verb == "get":
-        scale = to_scale(type_, server.reader.get(type_, namespace, info.name))
+        obj = server.reader.get(type_, namespace, info.name)
+        scale = to_scale(type_, obj)
+        if type_.custom and _get(obj, (type_.scale_paths or DEFAULT_PATHS)[0]) is None:
+            raise internal(f'the spec replicas field "{(type_.scale_paths or DEFAULT_PATHS)[0]}" does not exist')
         return Response(200, JSON, msgspec.json.encode(scale))
     write = server._write(type_, info, request, user, query)
     body = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
@@ -87,7 +90,7 @@ async def handle(
         if not isinstance(wanted, dict):
             raise bad_request("the body is not a Scale")
         replicas = (wanted.get("spec") or {}).get("replicas") or 0
-        if not isinstance(replicas, int) or replicas < 0:
+        if not isinstance(replicas, int) or (replicas < 0 and not type_.custom):
             detail = "must be greater than or equal to 0"
             raise invalid(
                 "autoscaling", "Scale", info.name, [FieldError("FieldValueInvalid", "spec.replicas", replicas, detail)]

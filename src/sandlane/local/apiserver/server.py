@@ -33,6 +33,7 @@ from sandlane.local.apiserver.body import (
 )
 from sandlane.local.apiserver.crd.definitions import CLEANUP, STORAGE, Definitions, DefinitionStrategy
 from sandlane.local.apiserver.deleter import Deleter, delete_options
+from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.openapi import binary as openapi_binary
 from sandlane.local.apiserver.openapi.documents import Described, OpenApi
 from sandlane.local.apiserver.reader import Reader, make_filter
@@ -45,8 +46,10 @@ from sandlane.local.apiserver.status import (
     bad_request,
     conflict,
     internal,
+    invalid,
     method_not_allowed,
     no_such_path,
+    not_found,
     too_large,
     unsupported_media_type,
 )
@@ -138,6 +141,7 @@ class ApiServer:
         self.deleter = Deleter(self.writer)
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         self.definitions = Definitions(store, self.registry, clock)
+        self.writer.is_going = self.definitions.terminating.__contains__
         strategy = DefinitionStrategy(definitions.strategy, self.definitions)
         self.registry.register(replace(definitions, strategy=strategy))
         self.authorize: Authorize = allow_all
@@ -180,7 +184,10 @@ class ApiServer:
     async def handle(self, request: Request, user: User = ADMIN) -> Answer:
         """Answer a request. Never raises for what a client does."""
         try:
-            return in_yaml_if_asked(request, await self._handle(request, user))
+            answer = in_yaml_if_asked(request, await self._handle(request, user))
+            if self.definitions.terminating and request.method != "GET":
+                await self._finish_definitions()
+            return answer
         except StatusError as error:
             return in_yaml_if_asked(request, _failure(error))
         except Exception as error:  # the boundary: a fault of ours harms one request
@@ -194,7 +201,10 @@ class ApiServer:
             return self._non_resource(request, info)
         type_ = self.registry.get(info.group, info.version, info.resource)
         if type_ is None:
-            return _no_such_page() if info.group not in self.registry.groups() else _failure(no_such_path())
+            types = [each for each in self.registry if each.resource.group == info.group]
+            return _failure(no_such_path()) if any(not each.custom for each in types) else _no_such_page()
+        if type_.custom and info.namespace and not type_.resource.namespaced:
+            return _no_such_page()
         query = dict(request.query)
         for handler in self.handlers:
             answer = await handler(type_, info, request, user, query)
@@ -352,6 +362,9 @@ class ApiServer:
         write = self._write(type_, info, request, user, query)
         decoded = decode_object(type_, request, notice=write.validation != "Ignore")
         obj = decoded.obj
+        if type_.custom and not obj["metadata"].get("resourceVersion"):
+            fault = FieldError("FieldValueInvalid", "metadata.resourceVersion", "", "must be specified for an update")
+            raise invalid(info.group, info.resource, info.name, [fault])
         check_fields(type_, obj, decoded.duplicates, write.validation, write.warnings)
         self._check_names(obj, info, type_)
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
@@ -511,6 +524,11 @@ class ApiServer:
                     raise
         await self._finish_definition(definition["metadata"]["name"])
 
+    async def _finish_definitions(self) -> None:
+        for storage, name in list(self.definitions.terminating.items()):
+            if not self.store.count(storage):
+                await self._finish_definition(name)
+
     async def _finish_definition(self, name: str) -> None:
         """Take the finalizer off a definition that is going and has no objects left."""
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -554,6 +572,8 @@ class ApiServer:
     ) -> Answer:
         sub = type_.subresource(info.subresource)
         if sub is None:
+            if type_.custom:
+                raise not_found(info.group, info.resource, info.name)
             raise no_such_path()
         if info.verb not in sub.verbs:
             raise method_not_allowed()

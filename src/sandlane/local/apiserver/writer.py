@@ -100,6 +100,7 @@ class Writer:
         self.rng = rng
         self.admission: Admission = NoAdmission()
         self.limits = Limits(store)
+        self.is_going: Callable[[StorageKey], bool] = lambda storage: False
         self.addresses = AddressPool(service_cidr, self._services)
 
     def _services(self) -> list[Object]:
@@ -115,6 +116,7 @@ class Writer:
         meta.check_namespace(type_, obj, write.namespace)
         write.name = write.name or obj["metadata"].get("name", "")
         self.require_namespace(write)
+        self.require_alive(write)
         meta.prepare_create(obj, self.clock.now(), self.rng)
         name = obj["metadata"].get("name", "")
         write.name = write.name or name
@@ -294,6 +296,13 @@ class Writer:
         kept = type_.to_storage(copy_json(obj)) if type_.to_storage else obj
         kept = {**kept, "metadata": {**kept["metadata"], "resourceVersion": str(version)}}
         return msgspec.json.encode(kept)
+
+    def require_alive(self, write: Write) -> None:
+        """Refuse new objects of a definition that is going. Raises `StatusError` 403."""
+        resource = write.type_.resource
+        if write.type_.custom and self.is_going(write.type_.storage_key):
+            why = "create not allowed while custom resource definition is terminating"
+            raise forbidden(resource.group, resource.plural, write.name, why)
 
     def require_namespace(self, write: Write) -> None:
         """Refuse new objects in namespaces that are not there or are going. Raises `StatusError` 404 and 403."""

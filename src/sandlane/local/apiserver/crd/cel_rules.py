@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,7 @@ import cel
 import structlog
 
 from sandlane.kube.patch.values import equal_json
-from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.kinds.field_errors import OMITTED, FieldError
 from sandlane.local.apiserver.schema import Schema
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,37 @@ def compile_rule(expression: str) -> Any:
         return cel.compile(expression)
     except ValueError as error:
         raise UnsupportedExpression(str(error)) from error
+
+
+_CHAIN = re.compile(r"\b(?:self|oldSelf)((?:\.[A-Za-z_]\w*)+)(\s*\()?")
+_TEXT = re.compile(r"""r?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+_ESCAPES = (("__dot__", "."), ("__dash__", "-"), ("__slash__", "/"), ("__underscores__", "__"))
+
+
+def undeclared_field(expression: str, raw: Mapping[str, Any], *, root: bool = False) -> str | None:
+    """The first field that a rule on `self` reads although the schema has no such field."""
+    for chain, call in _CHAIN.findall(_TEXT.sub('""', expression)):
+        names = chain[1:].split(".")
+        node: Any = raw
+        for depth, name in enumerate(names[:-1] if call else names):
+            if node.get("type") != "object":
+                break  # what a list or a scalar gives is not known here
+            whole = (root and depth == 0) or node.get("x-kubernetes-embedded-resource")
+            if whole and name in ("apiVersion", "kind", "metadata"):
+                break
+            found = (node.get("properties") or {}).get(_unescaped(name))
+            if found is None:
+                if node.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in node:
+                    break
+                return str(name)
+            node = found
+    return None
+
+
+def _unescaped(name: str) -> str:
+    for escape, text in _ESCAPES:
+        name = name.replace(escape, text)
+    return name[2:-2] if name.startswith("__") and name.endswith("__") and len(name) > 4 else name
 
 
 def rules_of(schema: Schema) -> list[Mapping[str, Any]]:
@@ -102,7 +134,7 @@ def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> FieldError
     scope: dict[str, Any] = {"self": value}
     if is_transition(rule):
         scope["oldSelf"] = old
-    shown: Any = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else value
+    shown: Any = OMITTED if isinstance(value, (dict, list)) else value
     try:
         passed = compile_rule(rule["rule"]).execute(scope)
     except Exception as error:  # the library raises many types for a value that does not fit an expression

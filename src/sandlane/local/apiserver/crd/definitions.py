@@ -10,11 +10,13 @@ import msgspec
 
 from sandlane.kube.clock import Clock, timestamp
 from sandlane.kube.resource import Key, Object, Resource
-from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule
+from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule, undeclared_field
 from sandlane.local.apiserver.crd.jsonpath import PathError, find
 from sandlane.local.apiserver.crd.strategy import CustomStrategy
+from sandlane.local.apiserver.crd.validation import validate
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.kind import SCALE, STATUS
+from sandlane.local.apiserver.kinds.names import dns_label
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.resource_type import Column, ResourceType, StorageKey
 from sandlane.local.apiserver.schema import Schema
@@ -39,13 +41,13 @@ def default_definition(obj: Object) -> None:
             client["service"].setdefault("port", 443)
 
 
-def check_definition(faults: Faults, obj: Object) -> None:
+def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> None:
     """Name, versions and schemas."""
     spec = obj["spec"]
     names, group = spec.get("names") or {}, spec.get("group", "")
     wanted = f"{names.get('plural', '')}.{group}"
     name = obj["metadata"].get("name", "")
-    if name != wanted:
+    if name != wanted and not updating:
         faults.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
     if not group:
         faults.required("spec.group")
@@ -55,18 +57,27 @@ def check_definition(faults: Faults, obj: Object) -> None:
     for field in ("plural", "kind"):
         if not names.get(field):
             faults.required(f"spec.names.{field}")
+    for field in ("plural", "singular"):
+        if names.get(field):
+            for detail in dns_label(names[field]):
+                faults.invalid(f"spec.names.{field}", names[field], detail)
     versions = spec.get("versions") or []
-    if not versions:
-        faults.required("spec.versions", "must have at least one version")
-    storing = [version for version in versions if version.get("storage")]
+    storing = [version["name"] for version in versions if version.get("storage")]
     if len(storing) != 1:
         faults.invalid("spec.versions", _versions(versions), "must have exactly one version marked as storage version")
-    for index, version in enumerate(versions):
+        if len(storing) > 1 and not updating:
+            faults.invalid("status.storedVersions", storing, "must have exactly one stored version")
+    schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in versions]
+    shared = all(schema == schemas[0] for schema in schemas)  # upstream then checks it once, in another place
+    for index, schema in enumerate(schemas):
         at = f"spec.versions[{index}].schema.openAPIV3Schema"
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if schema is None:
             faults.required(at, "schemas are required")
             continue
+        if shared:
+            if index:
+                break
+            at = "spec.validation.openAPIV3Schema"
         if schema.get("type") != "object":
             faults.invalid(f"{at}.type", schema.get("type", ""), "must be object at the root") if schema.get(
                 "type"
@@ -94,10 +105,17 @@ def _check_schema(faults: Faults, raw: Any, at: str, *, root: bool = False) -> N
             if rule.get(field):
                 try:
                     compile_rule(rule[field])
+                    unknown = undeclared_field(rule[field], raw, root=root)
+                    why = f"undefined field '{unknown}'" if unknown else ""
                 except UnsupportedExpression as error:
-                    faults.invalid(
-                        f"{at}.x-kubernetes-validations[{index}].{field}", rule[field], f"compilation failed: {error}"
-                    )
+                    why = str(error)
+                if why:
+                    where = f"{at}.x-kubernetes-validations[{index}].{field}"
+                    faults.invalid(where, rule[field], f"compilation failed: {why}")
+    if raw.get("default") is not None:
+        faults.errors += validate(raw["default"], Schema(raw), f"{at}.default")
+    if raw.get("x-kubernetes-list-type") == "map":
+        _check_keys(faults, raw, at)
     if "pattern" in raw:
         try:
             re.compile(raw["pattern"])
@@ -113,19 +131,30 @@ def _check_schema(faults: Faults, raw: Any, at: str, *, root: bool = False) -> N
         _check_schema(faults, raw["additionalProperties"], f"{at}.additionalProperties")
 
 
-def accepted_status(obj: Object, now: str, taken: str = "") -> Object:
-    """The status of a definition: accepted and established, or with the name that is taken."""
+def _check_keys(faults: Faults, raw: Object, at: str) -> None:
+    """The keys of a list of type map are always there: required, or with a default."""
+    items = raw.get("items") or {}
+    keys = raw.get("x-kubernetes-list-map-keys") or ()
+    if not keys:
+        faults.required(f"{at}.x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map")
+    for key in keys:
+        found = (items.get("properties") or {}).get(key)
+        if found is None:
+            faults.invalid(f"{at}.x-kubernetes-list-map-keys", keys, f"{key} is not a property of the items")
+        elif key not in (items.get("required") or ()) and "default" not in found:
+            detail = (
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            )
+            faults.required(f"{at}.items.properties[{key}].default", detail)
+
+
+def accepted_status(obj: Object, now: str, taken: tuple[str, str] | None = None) -> Object:
+    """The status of a definition: accepted and established, or not, with the reason and the name that is taken."""
     names = {key: value for key, value in obj["spec"]["names"].items() if value}
     stored = [version["name"] for version in obj["spec"].get("versions") or () if version.get("storage")]
-    if taken:
+    if taken is not None:
         conditions = [
-            _condition(
-                "NamesAccepted",
-                "False",
-                taken[0:0] + "PluralConflict" if "plural" in taken else "KindConflict",
-                taken,
-                now,
-            ),
+            _condition("NamesAccepted", "False", *taken, now),
             _condition("Established", "False", "NotAccepted", "not all names are accepted", now),
         ]
         return {"conditions": conditions, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
@@ -134,6 +163,17 @@ def accepted_status(obj: Object, now: str, taken: str = "") -> Object:
         _condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted", now),
     ]
     return {"conditions": conditions, "acceptedNames": names, "storedVersions": stored}
+
+
+def mark_terminating(obj: Object, now: str) -> None:
+    """A definition that is deleted waits for its objects to go."""
+    finalizers = obj["metadata"].setdefault("finalizers", [])
+    if CLEANUP not in finalizers:
+        finalizers.append(CLEANUP)
+    conditions = obj.setdefault("status", {}).setdefault("conditions", [])
+    message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
+    if not any(condition["type"] == "Terminating" for condition in conditions):
+        conditions.append(_condition("Terminating", "True", "InstanceDeletionPending", message, now))
 
 
 def _condition(kind: str, status: str, reason: str, message: str, now: str) -> Object:
@@ -148,15 +188,14 @@ class Definitions:
         self._registry = registry
         self._clock = clock
         self._served: dict[str, tuple[Resource, ...]] = {}
+        self.terminating: dict[StorageKey, str] = {}
+        """Definitions that wait for their objects to go."""
         store.on_write.append(self._written)
         for _, stored in store.list(STORAGE):
             self._serve(msgspec.json.decode(stored.data))
 
     def prepare(self, obj: Object) -> None:
         """The status of a new definition."""
-        obj["metadata"].setdefault("finalizers", [])
-        if CLEANUP not in obj["metadata"]["finalizers"]:
-            obj["metadata"]["finalizers"].append(CLEANUP)
         obj["status"] = accepted_status(obj, timestamp(self._clock.now()), self._taken(obj))
 
     def follow(self, new: Object, old: Object) -> None:
@@ -169,25 +208,32 @@ class Definitions:
                 kept.append(version["name"])
         status["storedVersions"] = kept
 
-    def _taken(self, obj: Object) -> str:
-        spec = obj["spec"]
-        names, group = spec["names"], spec["group"]
-        for other in self._registry:
-            resource = other.resource
-            if resource.group != group or resource.plural == names["plural"]:
-                continue
-            if resource.kind == names["kind"]:
-                return f'"{names["kind"]}" is already in use'
-            clash = set(names.get("shortNames") or ()) & {*other.short_names, resource.plural, other.singular}
-            if clash:
-                return f'"{sorted(clash)[0]}" is already in use'
-        return ""
+    def _taken(self, obj: Object) -> tuple[str, str] | None:
+        """Reason and message when another resource of the group has one of the names."""
+        names, group = obj["spec"]["names"], obj["spec"]["group"]
+        others = [other for other in self._registry if other.resource.group == group]
+        others = [other for other in others if other.resource.plural != names["plural"]]
+        used = {name for other in others for name in (*other.short_names, other.resource.plural, other.singular)}
+        if names["plural"] in used:
+            return "PluralConflict", f'"{names["plural"]}" is already in use'
+        if names["kind"] in {other.resource.kind for other in others}:
+            return "KindConflict", f'"{names["kind"]}" is already in use'
+        for name in sorted(names.get("shortNames") or ()):
+            if name in used:
+                return "ShortNamesConflict", f'"{name}" is already in use'
+        if names.get("singular") in used:
+            return "SingularConflict", f'"{names["singular"]}" is already in use'
+        if names.get("listKind") in {other.list_kind for other in others}:
+            return "ListKindConflict", f'"{names["listKind"]}" is already in use'
+        return None
 
     def _written(self, storage: StorageKey, event: Event) -> None:
         if storage != STORAGE:
             return
         if event.after is None:
             self._registry.unregister(*self._served.pop(event.key.name, ()))
+            for gone in [key for key, name in self.terminating.items() if name == event.key.name]:
+                del self.terminating[gone]
         else:
             self._serve(msgspec.json.decode(event.after))
 
@@ -199,6 +245,9 @@ class Definitions:
         before = self._served.get(name, ())
         now = tuple(type_.resource for type_ in types)
         self._served[name] = now
+        if definition["metadata"].get("deletionTimestamp"):
+            spec = definition["spec"]
+            self.terminating[spec["group"], spec["names"]["plural"]] = name
         gone = [resource for resource in before if resource not in now]
         if gone:
             self._registry.unregister(*gone)
@@ -225,7 +274,12 @@ def resource_types(definition: Object) -> list[ResourceType]:
         schema = Schema.from_crd(raw)
         subs = version.get("subresources") or {}
         status, scale = "status" in subs, subs.get("scale")
-        strategy = CustomStrategy(resource, schema, status=status)
+        paths = (
+            (scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
+            if scale
+            else None
+        )
+        strategy = CustomStrategy(resource, schema, status=status, scale=paths)
         api_version = resource.api_version
         stored_as = f"{group}/{storage_version}"
         made.append(
@@ -240,29 +294,28 @@ def resource_types(definition: Object) -> list[ResourceType]:
                 subresources=tuple(sub for sub, wanted in ((STATUS, status), (SCALE, scale)) if wanted),
                 columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
                 storage_version=storage_version,
-                from_storage=_converter(api_version, strategy),
+                from_storage=_converter(api_version, strategy, other=version["name"] != storage_version),
                 to_storage=_converter(stored_as, None),
                 selectable_fields={
                     field["jsonPath"].lstrip("."): _selectable(field["jsonPath"])
                     for field in version.get("selectableFields") or ()
                 },
-                scale_paths=(
-                    (scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
-                    if scale
-                    else None
-                ),
+                scale_paths=paths,
                 custom=True,
             )
         )
     return made
 
 
-def _converter(api_version: str, strategy: CustomStrategy | None) -> Callable[[Object], Object]:
-    """Conversion None: only the version's name differs. Defaults are filled in when an object is read."""
+def _converter(api_version: str, strategy: CustomStrategy | None, *, other: bool = False) -> Callable[[Object], Object]:
+    """Conversion None: the version's name differs, and fields that the version has not are left out (`other`: it is
+    not the version at rest). Defaults are filled in when an object is read."""
 
     def convert(obj: Object) -> Object:
         obj["apiVersion"] = api_version
         if strategy is not None:
+            if other:
+                strategy.prune(obj)
             strategy.default(obj)
         return obj
 
@@ -368,7 +421,7 @@ class DefinitionStrategy:
     def validate_update(self, new: Object, old: Object) -> list[FieldError]:
         """Faults of a changed definition."""
         faults = Faults()
-        check_definition(faults, new)
+        check_definition(faults, new, updating=True)
         check_update(faults, new, old)
         return [*_but_own_finalizer(self._builtin.validate_update(new, old)), *faults.errors]
 

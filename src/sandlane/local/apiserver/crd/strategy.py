@@ -6,6 +6,7 @@ from typing import Any
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object, Resource
+from sandlane.local.apiserver.crd.jsonpath import find
 from sandlane.local.apiserver.crd.structural import default, prune
 from sandlane.local.apiserver.crd.validation import validate
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
@@ -22,8 +23,11 @@ class CustomStrategy:
     has_generation = True
     allows_create_on_update = False
 
-    def __init__(self, resource: Resource, schema: Schema, *, status: bool) -> None:
+    def __init__(
+        self, resource: Resource, schema: Schema, *, status: bool, scale: tuple[str, str, str] | None = None
+    ) -> None:
         self._resource = resource
+        self._scale = scale
         self._schema = schema
         self._status = status
 
@@ -69,13 +73,33 @@ class CustomStrategy:
         """Faults of a new object."""
         faults = Faults()
         check_metadata(faults, obj, subdomain)
+        self._check_scale(faults, obj)
         return faults.errors + validate(obj, self._schema)
 
     def validate_update(self, new: Object, old: Object) -> list[FieldError]:
         """Faults of a changed object."""
         faults = Faults()
         check_metadata(faults, new, subdomain)
+        self._check_scale(faults, new)
         return faults.errors + validate(new, self._schema, "", old, updating=True)
+
+    def _check_scale(self, faults: Faults, obj: Object) -> None:
+        """Where there is a subresource `scale`, its fields must be what it needs."""
+        for path in (self._scale or ())[:2]:
+            found = find(obj, path)
+            if not found or found[0] is None:
+                continue
+            replicas = found[0]
+            if not isinstance(replicas, int) or isinstance(replicas, bool):
+                faults.invalid(
+                    path,
+                    replicas,
+                    f"{path} accessor error: {replicas} is of the type {type(replicas).__name__}, expected int64",
+                )
+            elif replicas < 0:
+                faults.invalid(path, replicas, "should be a non-negative integer")
+            elif replicas >= 2**31:
+                faults.invalid(path, replicas, f"should be less than or equal to {2**31 - 1}")
 
     def warnings(self, obj: Object) -> list[str]:
         """None."""

@@ -8,6 +8,9 @@ import msgspec
 
 from sandlane.kube.patch.values import copy_json
 from sandlane.local.apiserver.schema import Schema
+from sandlane.local.apiserver.wire.conform import conform
+
+OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 _TOP = ("apiVersion", "kind", "metadata")
 
@@ -39,6 +42,9 @@ def prune(value: Any, schema: Schema, path: str = "", *, top: bool = True) -> li
         for name in list(value):
             at = f"{path}.{name}" if path else name
             if top and name == "metadata":
+                if path and isinstance(value[name], dict):
+                    value[name], unknown = conform(value[name], OBJECT_META)
+                    dropped += [f"{at}.{field}" for field in unknown]
                 continue
             child = schema.properties.get(name)
             if child is None:

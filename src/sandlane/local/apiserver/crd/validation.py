@@ -46,6 +46,8 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
         wanted = "integer or string" if schema.int_or_string else schema.type
         detail = f'{path or "<root>"} in body must be of type {wanted}: "{given}"'
         errors.append(FieldError("FieldValueTypeInvalid", path, given, detail))
+        if schema.type == "integer" and isinstance(value, float):
+            _unnamed(errors, f"Checked value must be of type {schema.type}")
         return
     _check_value(value, schema, path, errors)
     if isinstance(value, dict):
@@ -56,23 +58,17 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
         _check(value, Schema(branch), path, errors, None, False)
     any_of = () if schema.int_or_string else raw.get("anyOf") or ()
     if any_of and not any(_fits(value, branch) for branch in any_of):
-        detail = f"{path or '<root>'} in body must validate at least one schema (anyOf)"
-        errors.append(FieldError("FieldValueInvalid", path, value, detail))
-    if (one_of := raw.get("oneOf")) and sum(_fits(value, branch) for branch in one_of) != 1:
-        errors.append(
-            FieldError(
-                "FieldValueInvalid",
-                path,
-                value,
-                f"{path or '<root>'} in body must validate one and only one schema (oneOf)",
-            )
-        )
+        _unnamed(errors, f'"{path}" must validate at least one schema (anyOf)')
+    if (one_of := raw.get("oneOf")) and (count := sum(_fits(value, branch) for branch in one_of)) != 1:
+        found = f"Found {count} valid alternatives" if count else "Found none valid"
+        _unnamed(errors, f'"{path}" must validate one and only one schema (oneOf). {found}')
     if (negated := raw.get("not")) is not None and _fits(value, negated):
-        errors.append(
-            FieldError(
-                "FieldValueInvalid", path, value, f"{path or '<root>'} in body must not validate the schema (not)"
-            )
-        )
+        _unnamed(errors, f'"{path}" must not validate the schema (not)')
+
+
+def _unnamed(errors: list[FieldError], detail: str) -> None:
+    """A fault that kube-apiserver does not tie to a field."""
+    errors.append(FieldError("FieldValueInvalid", "<nil>", "", detail))
 
 
 def _fits(value: Any, raw: Mapping[str, Any]) -> bool:
@@ -106,17 +102,24 @@ def _check_value(value: Any, schema: Schema, path: str, errors: list[FieldError]
     if isinstance(value, str):
         if (limit := raw.get("maxLength")) is not None and len(value) > limit:
             errors.append(FieldError("FieldValueTooLong", path, None, f"may not be more than {limit} bytes"))
-        if (limit := raw.get("minLength")) is not None and len(value) < limit:
+        elif (limit := raw.get("minLength")) is not None and len(value) < limit:
             invalid(f"should be at least {limit} chars long")
-        if (pattern := raw.get("pattern")) is not None and not re.search(pattern, value):
+        elif (pattern := raw.get("pattern")) is not None and not re.search(pattern, value):
             invalid(f"should match '{pattern}'")
         check = FORMATS.get(schema.format)
         if check is not None and not check(value):
-            invalid(f'must be of type {schema.format}: "{value}"')
+            detail = f'{at} in body must be of type {schema.format}: "{value}"'
+            errors.append(FieldError("FieldValueTypeInvalid", path, value, detail))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = raw.get("minimum"), raw.get("maximum")
+        if schema.format == "int32" and not -(2**31) <= value < 2**31:
+            _unnamed(errors, f"Checked value must be of type {schema.type} with format int32")
+        if low is not None and raw.get("exclusiveMinimum") and value <= low:
+            invalid(f"should be greater than {low}")  # kube-apiserver finds both
         if low is not None and (value < low or (raw.get("exclusiveMinimum") and value == low)):
             invalid(f"should be greater than {'' if raw.get('exclusiveMinimum') else 'or equal to '}{low}")
+        if high is not None and raw.get("exclusiveMaximum") and value >= high:
+            invalid(f"should be less than {high}")
         if high is not None and (value > high or (raw.get("exclusiveMaximum") and value == high)):
             invalid(f"should be less than {'' if raw.get('exclusiveMaximum') else 'or equal to '}{high}")
         multiple = raw.get("multipleOf")
@@ -128,6 +131,9 @@ def _check_object(
     value: dict[str, Any], schema: Schema, path: str, errors: list[FieldError], old: Any, updating: bool
 ) -> None:
     raw = schema.raw
+    for name in ("apiVersion", "kind") if schema.embedded else ():
+        if not value.get(name):
+            errors.append(FieldError("FieldValueRequired", f"{path}.{name}", None, "must not be empty"))
     for name in raw.get("required") or ():
         if name not in value:
             errors.append(FieldError("FieldValueRequired", f"{path}.{name}" if path else name, None, ""))

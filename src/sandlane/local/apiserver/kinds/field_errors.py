@@ -11,6 +11,10 @@ MIN_ZERO = "must be greater than or equal to 0"
 IMMUTABLE = "field is immutable"
 
 
+OMITTED: Any = msgspec.UNSET
+"""In place of a value that is too big to be shown."""
+
+
 class FieldError(msgspec.Struct, frozen=True):
     """One fault. `type` is the reason of a Status cause (`FieldValueInvalid`); `value` is shown by some types."""
 
@@ -23,7 +27,7 @@ class FieldError(msgspec.Struct, frozen=True):
     def message(self) -> str:
         """The text without the field: `Invalid value: "x": must be ...`."""
         title = _TITLES[self.type]
-        if self.type in _WITH_VALUE:
+        if self.type in _WITH_VALUE and self.value is not OMITTED:
             title = f"{title}: {_show(self.value)}"
         return f"{title}: {self.detail}" if self.detail else title
 
