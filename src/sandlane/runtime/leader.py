@@ -8,6 +8,7 @@ time of day nor another machine's clock matters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -38,6 +39,10 @@ class LeaseOptions(msgspec.Struct, frozen=True):
     duration: float = 15.0
     renew_deadline: float = 10.0
     retry_period: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.duration > self.renew_deadline > self.retry_period > 0:
+            raise ValueError("a Lease's duration must exceed its renew deadline, and that its retry period")
 
 
 class NotLeading(KubeError):
@@ -145,7 +150,7 @@ class LeaderElector:
         mine = old.get("holderIdentity") == options.identity
         spec = {
             "holderIdentity": options.identity,
-            "leaseDurationSeconds": int(options.duration),
+            "leaseDurationSeconds": math.ceil(options.duration),
             "renewTime": now,
             "acquireTime": old.get("acquireTime", now) if mine else now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if mine or lease is None else 1),

@@ -147,7 +147,15 @@ class Manager:
             self.addresses["metrics"] = await serve(stack, app, self.options.metrics_bind_address)
 
     def _elector(self) -> LeaderElector:
-        lease = LeaseOptions(self.options.leader_election_id, self.namespace, self.identity)
+        options = self.options
+        lease = LeaseOptions(
+            options.leader_election_id,
+            self.namespace,
+            self.identity,
+            options.lease_duration_seconds,
+            options.renew_deadline_seconds,
+            options.retry_period_seconds,
+        )
         elector = LeaderElector(self.client, lease, self.clock, self.rng)
         self.client.guard = elector.guard
         return elector

@@ -20,6 +20,9 @@ class ManagerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     leader_elect: bool = False
     leader_election_id: str = "sandlane-manager"
     leader_election_namespace: str = ""
+    lease_duration_seconds: float = 15.0
+    renew_deadline_seconds: float = 10.0
+    retry_period_seconds: float = 2.0
     webhook_host: str = ""
     webhook_port: int = 0
     webhook_cert_dir: str = ""
