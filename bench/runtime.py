@@ -1,4 +1,4 @@
-"""The controller runtime against kopf, lightkube and kubernetes-asyncio: the same work, in the same run."""
+"""The cache against bare loops on lightkube and kubernetes-asyncio: the same work, in the same run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from bench.report import Table
 ROOT = Path(__file__).resolve().parent.parent
 PODS, EVENTS = 10_000, 50_000
 FEW_EVENTS = 5_000
-RECONCILES = 100_000
-BOOKS = 1000
 SECONDS = 600
 
 
@@ -40,12 +38,6 @@ def stand_in(module: str, *arguments: int) -> Iterator[int]:
             yield int(server.stdout.readline())
         finally:
             server.kill()
-
-
-def full(name: str) -> dict[str, float]:
-    """Full reconciles on a fresh store."""
-    with stand_in("bench.kube_store", BOOKS) as port:
-        return case(name, port, BOOKS)
 
 
 def installed(module: str) -> bool:
@@ -72,7 +64,7 @@ def syncs() -> Table:
         )
     return Table(
         "runtime",
-        "Controller runtime: cache",
+        "Controller runtime: the cache",
         ("", "list: µs CPU per Pod", "list: s", "kept: KB per Pod", "watch: µs CPU per event"),
         tuple(rows),
         f"{PODS:,} Pods of 11 KB over HTTP, then {EVENTS:,} events ({FEW_EVENTS:,} for kubernetes-asyncio); the "
@@ -80,32 +72,6 @@ def syncs() -> Table:
     )
 
 
-def rates() -> Table:
-    """Reconciles, start and memory."""
-    rows = [("no-op reconciles, sandlane", f"{case('noop', RECONCILES)['per_second']:,.0f} /s", "20,000 /s")]
-    ours = full("full_sandlane")
-    rows.append(("full reconciles, sandlane", f"{ours['per_second']:.0f} /s, {ours['cpu_ms']:.1f} ms CPU", ""))
-    if installed("kopf"):
-        theirs = full("full_kopf")
-        ratio = ours["per_second"] / theirs["per_second"]
-        rows.append(("full reconciles, kopf", f"{theirs['per_second']:.0f} /s, {theirs['cpu_ms']:.1f} ms CPU", ""))
-        rows.append(("ratio", f"{ratio:.1f}", "5"))
-    with stand_in("bench.kube_server", PODS, 0) as port:
-        rows.append(
-            (f"start to first reconcile, {PODS:,} objects", f"{case('start', port, PODS)['seconds']:.2f} s", "3 s")
-        )
-    with stand_in("bench.kube_server", 0, 0) as port:
-        rows.append(("idle manager", f"{case('start', port, 0)['idle_mib']:.0f} MiB", "60 MiB"))
-    return Table(
-        "runtime-rates",
-        "Controller runtime: reconciles",
-        ("", "measured", "wanted"),
-        tuple(rows),
-        f"Full: {BOOKS} Guestbooks, each gets a Deployment by server-side apply and its status, on a stand-in API server "
-        "that is cheaper than either controller.",
-    )
-
-
 def run() -> list[Table]:
-    """All tables."""
-    return [syncs(), rates()]
+    """One table."""
+    return [syncs()]
