@@ -45,6 +45,8 @@ class CustomStrategy:
         """Fill in defaults."""
         body = {key: value for key, value in obj.items() if key not in ("metadata", "apiVersion", "kind")}
         default(body, self._schema)
+        for key in [key for key in obj if key not in (*body, "metadata", "apiVersion", "kind")]:
+            del obj[key]
         for key, value in body.items():
             if key not in ("metadata", "apiVersion", "kind"):
                 obj[key] = value
