@@ -26,7 +26,7 @@ from sandlane.runtime.leader import LeaderElector, LeaseOptions
 from sandlane.runtime.metrics import Metrics
 from sandlane.runtime.options import ManagerOptions
 from sandlane.runtime.recorder import EventRecorder
-from sandlane.runtime.tracing import Tracer
+from sandlane.runtime.tracing import Tracer, open_telemetry
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Manager:
         self.name = name
         self.namespace = self.options.leader_election_namespace or namespace
         self.identity = identity or f"{socket.gethostname()}_{os.getpid()}_{int(rng.random() * 2**48):012x}"
-        self.tracer = tracer
+        self.tracer = tracer or (open_telemetry(name) if self.options.tracing else None)
         self.cache = cache or Cache(client, clock=clock, rng=rng, namespaces=self.options.watch_namespaces)
         self.metrics = Metrics()
         self.recorder = EventRecorder(client, clock, name, self.identity, dropped=self.metrics.events_dropped.add)

@@ -14,6 +14,7 @@ import base64
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -40,6 +41,7 @@ from sandlane.runtime.admission_review import (
     read_admission,
     read_conversion,
 )
+from sandlane.runtime.certificates import FileCertificates, SecretCertificates
 from sandlane.runtime.health import serve
 from sandlane.runtime.manager import Manager
 
@@ -74,6 +76,13 @@ class CertificateSource(Protocol):
 
     async def run(self) -> None:
         """Keep it good until cancelled."""
+
+
+def certificates_for(manager: Manager, *, secret: str, names: Iterable[str]) -> CertificateSource:
+    """What the options ask for: the files of `--webhook-cert-dir`, or our own certificate in a Secret."""
+    if folder := manager.options.webhook_cert_dir:
+        return FileCertificates(Path(folder), manager.clock)
+    return SecretCertificates(manager.client, manager.clock, namespace=manager.namespace, name=secret, names=names)
 
 
 class WebhookServer:
