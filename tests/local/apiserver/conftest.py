@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 
 from sandlane.kube.clock import SystemClock
+from sandlane.local.apiserver.auth.user import ADMIN, User
 from sandlane.local.apiserver.http import HttpFront
-from sandlane.local.apiserver.server import ADMIN, ApiServer, User
+from sandlane.local.apiserver.server import ApiServer
 from sandlane.local.apiserver.store.objects import ObjectStore
 
 TOKEN = "secret"

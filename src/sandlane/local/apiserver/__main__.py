@@ -20,13 +20,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
-from aiohttp import web
 
 from sandlane.kube.clock import SystemClock
+from sandlane.local.apiserver.auth.authenticator import Authenticator
+from sandlane.local.apiserver.auth.tokens import load_key
+from sandlane.local.apiserver.auth.user import ADMIN
 from sandlane.local.apiserver.http import HttpFront
 from sandlane.local.apiserver.kubelet import KubeletProxy
 from sandlane.local.apiserver.pki import ClusterPki, write_private
-from sandlane.local.apiserver.server import ADMIN, ApiServer, User
+from sandlane.local.apiserver.server import ApiServer
 from sandlane.local.apiserver.store.journal import Journal, JournalError
 from sandlane.local.apiserver.store.objects import ObjectStore
 
@@ -70,21 +72,19 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
         pki = ClusterPki(data / "pki", clock.now())
         token = admin_token(data / "admin.token")
         server = ApiServer(
-            store, clock=clock, rng=random.SystemRandom(), service_cidr=service_cidr, address=f"{host}:{port}"
+            store,
+            clock=clock,
+            rng=random.SystemRandom(),
+            service_cidr=service_cidr,
+            address=f"{host}:{port}",
+            token_key=load_key(data / "pki" / "sa.key"),
         )
-
+        server.tokens.known[token] = ADMIN
         stack.push_async_callback(server.close)
-
-        async def authenticate(http: web.BaseRequest) -> User | None:
-            kind, _, given = http.headers.get("Authorization", "").partition(" ")
-            if kind.lower() == "bearer" and secrets.compare_digest(given.strip(), token):
-                return ADMIN
-            return None
-
         if port:  # clients that are started at the same time need not wait for us to serve
             write_private(data / "kubeconfig", kubeconfig(f"https://{host}:{port}", pki.ca_pem, token))
         await server.prepare()
-        front = HttpFront(server, authenticate)
+        front = HttpFront(server, Authenticator(server.tokens).authenticate)
         kubelet = KubeletProxy(store, token, stack)
         server.logs, front.upgrade = kubelet.logs, kubelet.upgrade
         service = str(ipaddress.ip_network(service_cidr)[1])  # the Service `kubernetes`

@@ -1,7 +1,7 @@
 """The API server over HTTPS: requests of aiohttp become values for `ApiServer.handle`, its answers go back out.
 
-`serve` owns nothing after it returns: the caller's stack closes the listener. Whoever has no valid credentials gets 401 everywhere
-but on the health paths and `/version`.
+`serve` owns nothing after it returns: the caller's stack closes the listener. Whoever shows credentials that are not valid gets 401
+everywhere but on the health paths and `/version`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import structlog
 from aiohttp import web
 
 from sandlane.kube.transport import Request, Response
+from sandlane.local.apiserver.auth.user import ANONYMOUS, User
 from sandlane.local.apiserver.request_info import RequestInfo, read_request
-from sandlane.local.apiserver.server import ApiServer, StreamResponse, User
+from sandlane.local.apiserver.server import ApiServer, StreamResponse
 from sandlane.local.apiserver.status import StatusError, too_large
 from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
 
@@ -54,7 +55,7 @@ class HttpFront:
         if user is None:
             if not path.startswith(OPEN_PATHS):
                 return _whole(_failed(StatusError(401, "Unauthorized", "Unauthorized")))
-            user = User("system:anonymous", ("system:unauthenticated",))
+            user = ANONYMOUS
         try:
             body = await self._body(http)
         except StatusError as error:
@@ -67,7 +68,7 @@ class HttpFront:
         info = read_request(request)
         if self.upgrade is not None and info.subresource in UPGRADED and info.resource == "pods":
             try:
-                await self._server.authorize(user, info)
+                await self._server.authorize(self._server.act_as(user, request), info)
                 return await self.upgrade(http, request, info)
             except StatusError as error:
                 return _whole(_failed(error))

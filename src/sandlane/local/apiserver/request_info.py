@@ -12,7 +12,7 @@ _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 
 @dataclass(frozen=True)
 class RequestInfo:
-    """A request for a resource (`resource` is set), or for another path."""
+    """A request for a resource (`resource` is set), or for another path. `selected_name`: the one object that it lists."""
 
     verb: str
     path: str
@@ -23,6 +23,7 @@ class RequestInfo:
     name: str = ""
     subresource: str = ""
     rest: tuple[str, ...] = ()
+    selected_name: str = ""
 
 
 def read_request(request: Request) -> RequestInfo:
@@ -34,9 +35,9 @@ def read_request(request: Request) -> RequestInfo:
     elif len(parts) >= 3 and parts[0] == "apis":
         group, version, parts = parts[1], parts[2], parts[3:]
     else:
-        return RequestInfo(verb, request.path)
+        return RequestInfo(request.method.lower(), request.path)
     if not parts:
-        return RequestInfo(verb, request.path, group, version)
+        return RequestInfo(request.method.lower(), request.path, group, version)
     watching = parts[0] == "watch" and len(parts) > 1
     if watching:
         parts = parts[1:]
@@ -54,4 +55,9 @@ def read_request(request: Request) -> RequestInfo:
         verb = "list"
     elif verb == "delete" and not name:
         verb = "deletecollection"
-    return RequestInfo(verb, request.path, group, version, resource, namespace, name, subresource, tuple(parts[3:]))
+    selected = ""
+    if not name:
+        terms = query.get("fieldSelector", "").split(",")
+        selected = next((term.partition("=")[2].lstrip("=") for term in terms if term.startswith("metadata.name=")), "")
+    rest = tuple(parts[3:])
+    return RequestInfo(verb, request.path, group, version, resource, namespace, name, subresource, rest, selected)

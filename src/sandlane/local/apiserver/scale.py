@@ -19,7 +19,8 @@ from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, conflict, internal, invalid
 
 if TYPE_CHECKING:
-    from sandlane.local.apiserver.server import ApiServer, User
+    from sandlane.local.apiserver.auth.user import User
+    from sandlane.local.apiserver.server import ApiServer
 
 JSON = (("content-type", "application/json"),)
 DEFAULT_PATHS = (".spec.replicas", ".status.replicas", ".spec.selector")

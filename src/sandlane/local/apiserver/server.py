@@ -6,8 +6,9 @@ ways to get here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -20,7 +21,13 @@ from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery, scale
 from sandlane.local.apiserver.admission.chain import AdmissionChain
+from sandlane.local.apiserver.auth.authorizer import Authorizer
+from sandlane.local.apiserver.auth.bootstrap import bootstrap_bindings, bootstrap_roles
+from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.auth.reviews import Reviews
+from sandlane.local.apiserver.auth.token_requests import TokenRequests
+from sandlane.local.apiserver.auth.tokens import SigningKey, Tokens
+from sandlane.local.apiserver.auth.user import ADMIN, User
 from sandlane.local.apiserver.body import (
     check_applied_fields,
     check_fields,
@@ -85,19 +92,6 @@ NODE_SUBRESOURCES = ("log", "exec", "attach", "portforward", "proxy")
 
 
 @dataclass(frozen=True)
-class User:
-    """Who asks."""
-
-    name: str = "system:admin"
-    groups: tuple[str, ...] = ("system:masters", "system:authenticated")
-    uid: str = ""
-    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-ADMIN = User()
-
-
-@dataclass(frozen=True)
 class StreamResponse:
     """An answer that comes line by line."""
 
@@ -113,10 +107,6 @@ Logs = Callable[[str, str, dict[str, str]], Awaitable[AsyncIterator[bytes]]]
 """Gives a container's log: namespace, Pod, query (`container`, `follow`, ...). Raises `StatusError`."""
 
 
-async def allow_all(user: User, info: RequestInfo) -> None:
-    """Everybody may do everything."""
-
-
 class ApiServer:
     """One API server over one store. `run_hooks` lists functions asked first (extensions: reviews, logs, CRDs)."""
 
@@ -128,6 +118,7 @@ class ApiServer:
         rng: Randomness,
         service_cidr: str = "10.96.0.0/16",
         address: str = "127.0.0.1:6443",
+        token_key: SigningKey | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -144,14 +135,16 @@ class ApiServer:
         self.writer.is_going = self.definitions.terminating.__contains__
         strategy = DefinitionStrategy(definitions.strategy, self.definitions)
         self.registry.register(replace(definitions, strategy=strategy))
-        self.authorize: Authorize = allow_all
-        self.reviews = Reviews(store)
-        self.handlers: list[Handler] = [self.reviews.handle]
+        rbac = Rbac(store)
+        self.tokens = Tokens(store, clock, token_key)
+        self._authorizer = Authorizer(rbac)
+        self.authorize: Authorize = self._authorizer.authorize
+        self.handlers: list[Handler] = [Reviews(rbac).handle, TokenRequests(store, clock, rng, self.tokens).handle]
         self.logs: Logs | None = None
         self._openapi: tuple[int, OpenApi] | None = None
 
     async def prepare(self) -> None:
-        """Make what every cluster has: the first namespaces, the Service `kubernetes`."""
+        """Make what every cluster has: the first namespaces, the Service `kubernetes`, roles and their bindings."""
         namespaces = self._type("", "v1", "namespaces")
         for name in FIRST_NAMESPACES:
             if self.store.get(("", "namespaces"), Key("", name)) is None:
@@ -169,6 +162,11 @@ class ApiServer:
             }
             write = Write(self._type("", "v1", "services"), "default", manager="kube-apiserver")
             await self.writer.create(write, service, [])
+        async with asyncio.TaskGroup() as group:
+            for role in (*bootstrap_roles(), *bootstrap_bindings()):
+                type_ = self._type("rbac.authorization.k8s.io", "v1", role["kind"].lower() + "s")
+                if self.store.get(type_.storage_key, Key("", role["metadata"]["name"])) is None:
+                    group.create_task(self.writer.create(Write(type_, "", manager="kube-apiserver"), role, []))
 
     async def close(self) -> None:
         """Close what was opened for admission."""
@@ -196,6 +194,7 @@ class ApiServer:
 
     async def _handle(self, request: Request, user: User) -> Answer:
         info = read_request(request)
+        user = self.act_as(user, request)
         await self.authorize(user, info)
         if not info.resource:
             return self._non_resource(request, info)
@@ -241,6 +240,10 @@ class ApiServer:
             case "deletecollection":
                 return await self._delete_collection(type_, info, request, user, query)
         raise method_not_allowed()
+
+    def act_as(self, user: User, request: Request) -> User:
+        """Who makes the request: `user`, or whom they impersonate. Raises `StatusError` 403."""
+        return self._authorizer.act_as(user, request)
 
     def _non_resource(self, request: Request, info: RequestInfo) -> Answer:
         path = info.path.rstrip("/") or "/"

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response
-from sandlane.local.apiserver.auth.rbac import GROUP, Attributes, allowed, rules_of
-from sandlane.local.apiserver.body import decode_object
+from sandlane.local.apiserver.auth.rbac import Attributes, Rbac
+from sandlane.local.apiserver.auth.user import MASTERS, User
+from sandlane.local.apiserver.body import check_fields, decode_object, validation_mode
+from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.request_info import RequestInfo
-from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
-from sandlane.local.apiserver.status import bad_request
-from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.local.apiserver.resource_type import ResourceType
+from sandlane.local.apiserver.status import bad_request, invalid
 
 JSON = (("content-type", "application/json"),)
 AUTHORIZATION = "authorization.k8s.io"
+_NO_SUBJECT = "at least one of user or group must be specified"
+_NEITHER = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
 
 
 class Reviews:
     """Answers reviews. `handle` is one of the server's handlers."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def objects(self, plural: str) -> Iterable[Object]:
-        """All objects of an RBAC resource."""
-        storage: StorageKey = (GROUP, plural)
-        return [msgspec.json.decode(stored.data) for _, stored in self._store.list(storage)]
+    def __init__(self, rbac: Rbac) -> None:
+        self._rbac = rbac
 
     async def handle(
-        self, type_: ResourceType, info: RequestInfo, request: Request, user: Any, query: dict[str, str]
+        self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
     ) -> Response | None:
         """The answer to a review, or None for anything else."""
         if info.verb != "create" or info.subresource:
             return None
-        answer: Callable[[Object, RequestInfo, Any], Object] | None = {
+        answer: Callable[[Object, RequestInfo, User], Object] | None = {
             (AUTHORIZATION, "subjectaccessreviews"): self._subject,
             (AUTHORIZATION, "localsubjectaccessreviews"): self._subject,
             (AUTHORIZATION, "selfsubjectaccessreviews"): self._self,
@@ -46,60 +43,82 @@ class Reviews:
         }.get((info.group, info.resource))
         if answer is None:
             return None
-        obj = decode_object(type_, request).obj
-        type_.strategy.prune(obj)
+        decoded = decode_object(type_, request)
+        obj = decoded.obj
+        check_fields(type_, obj, decoded.duplicates, validation_mode(query, info.verb), [])
         obj["status"] = answer(obj, info, user)
         return Response(201, JSON, msgspec.json.encode(obj))
 
-    def _subject(self, obj: Object, info: RequestInfo, user: Any) -> Object:
+    def _subject(self, obj: Object, info: RequestInfo, user: User) -> Object:
         spec = obj.get("spec") or {}
+        faults = _check(spec)
         if not spec.get("user") and not spec.get("groups"):
-            raise bad_request("spec.user: at least one of user or group must be specified")
+            faults.invalid("spec.user", spec.get("user") or "", _NO_SUBJECT)
         if info.resource == "localsubjectaccessreviews":
-            spec.setdefault("resourceAttributes", {}).setdefault("namespace", info.namespace)
-        return self._decide(spec, spec.get("user", ""), spec.get("groups") or ())
+            _check_local(faults, obj, spec, info.namespace)
+        _refuse(faults)
+        return self._decide(spec, spec.get("user") or "", spec.get("groups") or ())
 
-    def _self(self, obj: Object, info: RequestInfo, user: Any) -> Object:
-        return self._decide(obj.get("spec") or {}, user.name, user.groups)
+    def _self(self, obj: Object, info: RequestInfo, user: User) -> Object:
+        spec = obj.get("spec") or {}
+        _refuse(_check(spec))
+        return self._decide(spec, user.name, user.groups)
 
     def _decide(self, spec: Object, user: str, groups: Iterable[str]) -> Object:
         wanted = spec.get("resourceAttributes")
-        path = spec.get("nonResourceAttributes")
         if wanted is not None:
-            attributes = Attributes(
-                wanted.get("verb", ""),
-                wanted.get("group", ""),
-                wanted.get("resource", ""),
-                wanted.get("subresource", ""),
-                wanted.get("namespace", ""),
-                wanted.get("name", ""),
-            )
-        elif path is not None:
-            attributes = Attributes(path.get("verb", ""), path=path.get("path", ""))
+            names = ("verb", "group", "resource", "subresource", "namespace", "name")
+            attributes = Attributes(*(wanted.get(name) or "" for name in names))
         else:
-            raise bad_request(
-                "spec.resourceAttributes: exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            )
-        why = allowed(self.objects, user, groups, attributes)
+            path = spec["nonResourceAttributes"]
+            attributes = Attributes(path.get("verb") or "", path=path.get("path") or "")
+        why = self._rbac.allowed(user, groups, attributes)
         if why is None:
             return {"allowed": False}
         return {"allowed": True} | ({"reason": why} if why else {})
 
-    def _rules(self, obj: Object, info: RequestInfo, user: Any) -> Object:
-        if "system:masters" in user.groups:
-            resources = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
-            paths = [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
-            return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}
-        namespace = (obj.get("spec") or {}).get("namespace", "")
-        rules = [rule for rule, _ in rules_of(self.objects, user.name, user.groups, namespace)]
+    def _rules(self, obj: Object, info: RequestInfo, user: User) -> Object:
+        namespace = (obj.get("spec") or {}).get("namespace") or ""
+        if not namespace:
+            raise bad_request("no namespace on request")
+        if MASTERS in user.groups:
+            rules: list[Object] = [
+                {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+                {"verbs": ["*"], "nonResourceURLs": ["*"]},
+            ]
+        else:
+            rules = [rule for rule, _ in self._rbac.rules(user.name, user.groups, namespace)]
         resources = [rule for rule in rules if rule.get("resources")]
         paths = [rule for rule in rules if rule.get("nonResourceURLs")]
         return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}
 
-    def _who(self, obj: Object, info: RequestInfo, user: Any) -> Object:
-        who: Object = {"username": user.name, "groups": list(user.groups)}
-        if user.uid:
-            who["uid"] = user.uid
-        if user.extra:
-            who["extra"] = {key: list(values) for key, values in user.extra.items()}
-        return {"userInfo": who}
+    def _who(self, obj: Object, info: RequestInfo, user: User) -> Object:
+        return {"userInfo": user.to_info()}
+
+
+def _check(spec: Object) -> Faults:
+    faults = Faults()
+    if spec.get("resourceAttributes") is None and spec.get("nonResourceAttributes") is None:
+        faults.invalid("spec.resourceAttributes", None, _NEITHER)
+    elif spec.get("resourceAttributes") is not None and spec.get("nonResourceAttributes") is not None:
+        together = "cannot be specified in combination with resourceAttributes"
+        faults.invalid("spec.nonResourceAttributes", spec["nonResourceAttributes"], together)
+    return faults
+
+
+def _check_local(faults: Faults, obj: Object, spec: Object, namespace: str) -> None:
+    given = obj["metadata"].get("namespace") or namespace
+    if given != namespace:
+        raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {namespace}")
+    if spec.get("nonResourceAttributes") is not None:
+        faults.invalid(
+            "spec.nonResourceAttributes", spec["nonResourceAttributes"], "disallowed on this kind of request"
+        )
+    wanted = spec.get("resourceAttributes")
+    if wanted is not None and wanted.setdefault("namespace", namespace) != namespace:
+        faults.invalid("spec.resourceAttributes.namespace", wanted["namespace"], "must match metadata.namespace")
+
+
+def _refuse(faults: Faults) -> None:
+    if faults.errors:
+        raise invalid(AUTHORIZATION, "", "", faults.errors)
