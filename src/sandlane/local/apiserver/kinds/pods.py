@@ -37,7 +37,8 @@ def default_pod(pod: Object) -> None:
     if spec.get("hostNetwork"):
         for _, container in all_containers(spec):
             for port in container.get("ports") or []:
-                port.setdefault("hostPort", port.get("containerPort"))
+                if port.get("containerPort"):
+                    port.setdefault("hostPort", port["containerPort"])
     for _, container in all_containers(spec):
         resources = container.get("resources") or {}
         limits = resources.get("limits") or {}
