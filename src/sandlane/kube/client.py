@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ from sandlane.kube.pages import ObjectList, RawList, RawPage, decode_page
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.transport import Request, Response, Stream, Transport, WebSocket, WebSocketTransport
 
+T = TypeVar("T")
+_object = msgspec.json.Decoder(dict[str, Any]).decode
 REQUEST_TIMEOUT = 30.0
 ATTEMPTS = 5
 FIRST_DELAY = 0.1
@@ -145,7 +147,7 @@ class Client:
         token = ""
         while True:
             request = self._request("GET", resource.path(namespace), query + _query(**{"continue": token}))
-            page = decode_page((await self.request(request)).body)
+            page = _decoded(decode_page, await self.request(request))
             yield RawPage(page.items or [], page.metadata.resource_version)
             token = page.metadata.continue_
             if not token:
@@ -318,8 +320,7 @@ class Client:
     ) -> Object:
         # A PUT or a create that is sent again after a lost connection can only conflict, never count twice.
         response = await self.request(self._request(method, path, query, body, content_type), retry=retry)
-        answer: Object = msgspec.json.decode(response.body)
-        return answer
+        return _decoded(_object, response)
 
     async def _send(self, request: Request, timeout: float) -> Response:
         await self._take_token()
@@ -362,6 +363,14 @@ class Client:
     async def _take_token(self) -> None:
         if self._bucket is not None and (wait := self._bucket.take()) > 0:
             await self._clock.sleep(wait)
+
+
+def _decoded(decode: Callable[[bytes], T], response: Response) -> T:
+    """The body of an answer. Raises `TransportError` for one that is not what an API server says (a proxy's page)."""
+    try:
+        return decode(response.body)
+    except msgspec.DecodeError as error:
+        raise TransportError(f"the answer is not that of an API server: {response.body[:100]!r}") from error
 
 
 def _promises_success(error: ApiError) -> bool:
