@@ -57,7 +57,10 @@ class _Walker:
 
     def compare(self, old: Any, new: Any, schema: Schema | None, at: Path, by_value: bool = False) -> None:
         """Compare what is at one path; `_ABSENT` for nothing."""
-        if old is not _ABSENT and new is not _ABSENT and type(old) is type(new) and old == new:
+        if type(old) is type(new) and old == new:
+            return
+        if not isinstance(old, (dict, list)) and not isinstance(new, (dict, list)):
+            self._leaf(old, new, at)
             return
         maps = _both(dict, old, new) and is_granular_map(new if new is not _ABSENT else old, schema)
         lists = _both(list, old, new) and list_kind(schema) in ("set", "map")
@@ -98,8 +101,9 @@ class _Walker:
 
 def _both(kind: type, old: Any, new: Any) -> bool:
     """Whether both sides are of a kind, as far as they are there; null will do for either."""
-    there = [side for side in (old, new) if side is not _ABSENT and side is not None]
-    return bool(there) and all(isinstance(side, kind) for side in there)
+    left = old is _ABSENT or old is None
+    right = new is _ABSENT or new is None
+    return (left or isinstance(old, kind)) and (right or isinstance(new, kind)) and not (left and right)
 
 
 def _items(value: Any) -> bool:
