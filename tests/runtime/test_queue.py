@@ -125,6 +125,22 @@ async def test_delays() -> None:
         timer.cancel()
 
 
+async def test_delays_that_are_superseded_take_no_room() -> None:
+    """A key that asks for tomorrow in each of a hundred thousand passes is one entry; it still comes tomorrow."""
+    clock = ManualClock()
+    queue = WorkQueue(clock)
+    for n in range(100_000):
+        queue.add_after(A, 86_400)
+        queue.add_after(B, 86_000)
+        queue.add(A)
+        assert await take(queue) == A
+        queue.done(A)
+        assert len(queue._delayed) < 200, n
+    queue.add_after(A, 86_400)
+    clock.freeze_past(86_500)
+    assert {await take(queue), await take(queue)} == {A, B}
+
+
 async def test_closing_wakes_everybody() -> None:
     """Waiting workers and the clock task end; later adds are ignored; work under way can end."""
     queue = WorkQueue(ManualClock())

@@ -94,6 +94,9 @@ class WorkQueue:
             return
         self._order += 1
         self._due[key] = (due, self._order)
+        if len(self._delayed) > 2 * len(self._due) + 64:  # mostly superseded: days may pass before they are due
+            self._delayed = [entry for entry in self._delayed if self._due.get(entry[2]) == entry[:2]]
+            heapq.heapify(self._delayed)
         heapq.heappush(self._delayed, (due, self._order, key, priority))
         if self._delayed[0][1] == self._order:
             self._alarm.set()
