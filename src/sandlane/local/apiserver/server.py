@@ -23,6 +23,7 @@ from sandlane.local.apiserver import discovery, scale
 from sandlane.local.apiserver.admission.chain import AdmissionChain
 from sandlane.local.apiserver.auth.authorizer import Authorizer
 from sandlane.local.apiserver.auth.bootstrap import bootstrap_bindings, bootstrap_roles
+from sandlane.local.apiserver.auth.escalation import Escalation
 from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.auth.reviews import Reviews
 from sandlane.local.apiserver.auth.token_requests import TokenRequests
@@ -127,7 +128,8 @@ class ApiServer:
         self.registry = Registry()
         self.reader = Reader(store, clock)
         self.writer = Writer(store, clock, rng, service_cidr)
-        self.admission = AdmissionChain(store, self.registry, rng)
+        rbac = Rbac(store)
+        self.admission = AdmissionChain(store, self.registry, rng, Escalation(rbac))
         self.writer.admission = self.admission
         self.deleter = Deleter(self.writer)
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -135,7 +137,6 @@ class ApiServer:
         self.writer.is_going = self.definitions.terminating.__contains__
         strategy = DefinitionStrategy(definitions.strategy, self.definitions)
         self.registry.register(replace(definitions, strategy=strategy))
-        rbac = Rbac(store)
         self.tokens = Tokens(store, clock, token_key)
         self._authorizer = Authorizer(rbac)
         self.authorize: Authorize = self._authorizer.authorize

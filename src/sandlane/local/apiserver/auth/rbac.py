@@ -60,14 +60,14 @@ class Rbac:
             if binding["metadata"]["namespace"] == namespace and _binds(binding, user, member, namespace):
                 yield from self._rules_of(binding, namespace)
 
-    def role_rules(self, reference: Object, namespace: str) -> list[Object]:
-        """The rules of a role by reference; none where it is not there. A ClusterRole may gather those of others."""
+    def role_rules(self, reference: Object, namespace: str) -> list[Object] | None:
+        """The rules of a role by reference; None where it is not there. A ClusterRole may gather those of others."""
         found = self._objects("clusterroles")
         if reference["kind"] == "Role":
             found = [role for role in self._objects("roles") if role["metadata"]["namespace"] == namespace]
         role = next((role for role in found if role["metadata"]["name"] == reference["name"]), None)
         if role is None:
-            return []
+            return None
         rules = list(role.get("rules") or ())
         aggregation = (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
         selectors = [selector for each in aggregation if (selector := selector_of(each)) is not None]
@@ -81,7 +81,7 @@ class Rbac:
         reference = binding["roleRef"]
         name = binding["metadata"]["name"]
         where = f'RoleBinding "{name}/{namespace}"' if namespace else f'ClusterRoleBinding "{name}"'
-        for rule in self.role_rules(reference, namespace):
+        for rule in self.role_rules(reference, namespace) or ():
             yield rule, f'{where} of {reference["kind"]} "{reference["name"]}"'
 
     def _objects(self, plural: str) -> list[Object]:
