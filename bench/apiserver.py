@@ -203,15 +203,6 @@ def _start() -> tuple[str, str, str]:
     for _ in range(STARTS):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            options = [
-                sys.executable,
-                "-m",
-                "sandlane.local.apiserver",
-                "--data-dir",
-                folder,
-                "--listen",
-                "127.0.0.1:0",
-            ]
             with _served(Path(folder)):
                 times.append(time.perf_counter() - start)
     return ("start to serving, new data directory", f"{statistics.median(times):.2f} s", "0.7 s")

@@ -23,7 +23,8 @@ from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
 
 log = structlog.get_logger(__name__)
 
-OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
+OPEN_PATHS = frozenset({"healthz", "livez", "readyz", "version"})
+"""First segments of paths that need no credentials."""
 READ_SECONDS = 60.0
 WRITE_SECONDS = 60.0
 
@@ -42,7 +43,7 @@ class HttpFront:
 
     async def serve(self, stack: AsyncExitStack, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen until the stack ends; the port. Raises `OSError` when the address is taken."""
-        runner = web.ServerRunner(web.Server(self._handle, keepalive_timeout=120.0), shutdown_timeout=1.0)
+        runner = web.ServerRunner(web.Server(self._handle, keepalive_timeout=120.0, handler_cancellation=True), shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
@@ -51,9 +52,8 @@ class HttpFront:
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         user = await self._authenticate(http)
-        path = http.rel_url.raw_path
         if user is None:
-            if not path.startswith(OPEN_PATHS):
+            if http.rel_url.path.strip("/").partition("/")[0] not in OPEN_PATHS or ".." in http.rel_url.path:
                 return _whole(_failed(StatusError(401, "Unauthorized", "Unauthorized")))
             user = ANONYMOUS
         try:
