@@ -23,6 +23,7 @@ import msgspec
 
 from sandlane.kube.clock import SystemClock
 from sandlane.local.apiserver.auth.authenticator import Authenticator
+from sandlane.local.apiserver.auth.signer import ClientSigner
 from sandlane.local.apiserver.auth.tokens import load_key
 from sandlane.local.apiserver.auth.user import ADMIN
 from sandlane.local.apiserver.http import HttpFront
@@ -92,7 +93,10 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
         if not port:
             write_private(data / "kubeconfig", kubeconfig(f"https://{host}:{bound}", pki.ca_pem, token))
         print(f"serving at https://{host}:{bound}", flush=True)
-        await stop.wait()
+        async with asyncio.TaskGroup() as group:
+            signing = group.create_task(ClientSigner(store, server.registry, server.writer, pki, clock).run())
+            await stop.wait()
+            signing.cancel()
 
 
 def main() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 YEARS = 10
 SERVING_DAYS = 365
 
@@ -64,15 +65,17 @@ class ClusterPki:
 
     def sign(
         self,
-        public_key: ec.EllipticCurvePublicKey,
+        public_key: PublicKey,
         name: str,
         groups: tuple[str, ...],
         names: list[x509.GeneralName] | None = None,
         *,
         server: bool,
         days: float,
+        now: datetime.datetime | None = None,
     ) -> bytes:
-        """A certificate as PEM."""
+        """A certificate as PEM, good from `now` (the start of this process, if not given)."""
+        now = now or self._now
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
         subject += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -82,8 +85,8 @@ class ClusterPki:
             .issuer_name(self.ca.subject)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(self._now - datetime.timedelta(minutes=5))
-            .not_valid_after(self._now + datetime.timedelta(days=days))
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )
         if names:

@@ -164,7 +164,7 @@ async def test_nobody_gives_what_they_lack(asked: Any) -> None:
     more = {"metadata": {"name": "more"}, "rules": [_rule("configmaps", "get delete")]}
     status, answer = await asked.ask("POST", path, more, user=ROBOT)
     assert (status, answer["message"].endswith('Resources:["configmaps"], Verbs:["get", "delete"]}')) == (403, True)
-    assert (await asked.ask("PUT", f"{path}/less", {**more, **{"metadata": {"name": "less"}}}, user=ROBOT))[0] == 403
+    assert (await asked.ask("PUT", f"{path}/less", {**more, "metadata": {"name": "less"}}, user=ROBOT))[0] == 403
     await _grant(asked, [_rule("roles", "escalate", "rbac.authorization.k8s.io")], name="escalate")
     assert (await asked.ask("POST", path, more, user=ROBOT))[0] == 201
 
@@ -173,7 +173,7 @@ async def test_nobody_binds_what_they_lack(asked: Any) -> None:
     """A binding may give no more than its author may do, unless the author may bind that role."""
     await _grant(asked, [_rule("rolebindings", "create", "rbac.authorization.k8s.io")])
     path = f"{RBAC}/namespaces/default/rolebindings"
-    binding = {
+    binding: dict[str, Any] = {
         "metadata": {"name": "b"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
         "subjects": [SUBJECT],
