@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import random  # noqa: TID251 - the composition root
 import sys
 from collections.abc import Sequence
@@ -16,13 +17,19 @@ import msgspec
 import structlog
 
 from sandlane.admission.handlers import Admission
+from sandlane.admission.services import keep_turned
 from sandlane.api.limits import Settings
 from sandlane.cli.crds import CrdsNotServed, install
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
-from sandlane.kube.resource import MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS
+from sandlane.kube.resource import (
+    MUTATING_WEBHOOK_CONFIGURATIONS,
+    SERVICES,
+    VALIDATING_WEBHOOK_CONFIGURATIONS,
+    Object,
+)
 from sandlane.localworkload.controller import LocalWorkloadController
 from sandlane.localworkload.signer import TunnelSigner
 from sandlane.localworkload.tunnels import Tunnels
@@ -33,6 +40,7 @@ from sandlane.routing.key import KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
+from sandlane.runtime.admission_review import AdmissionRequest
 from sandlane.runtime.certificates import FileCertificates, SecretCertificates
 from sandlane.runtime.logging import LEVELS, set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
@@ -62,6 +70,8 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     allow_unchecked_requesters: bool = False
     """Run without webhooks: then nobody asks whether the requester of a sandbox may run what it forks."""
     webhook_service: str = "sandlane-webhook"
+    service_webhook_address: str = ""
+    """HOST:PORT that the API server can reach: serve the webhook of turned Services there and register it by URL."""
     settings: Settings = Settings()
 
 
@@ -153,11 +163,42 @@ def register(manager: Manager, options: Options) -> None:
         LocalWorkloadController(manager, world, reports, tunnels).setup_with_manager(manager)
     SandboxController(manager, world, reports, options.settings).setup_with_manager(manager)
     RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
+    if options.service_webhook_address:
+        _serve_turned_services(manager, options.service_webhook_address)
     if options.webhook_port:
         webhooks = WebhookServer(manager, _certificates(manager, options))
         Admission(manager.client, world, options.settings.limits).register(webhooks)
         for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
             webhooks.inject_into(resource, options.webhook_service)
+
+
+def _serve_turned_services(manager: Manager, address: str) -> None:
+    """The webhook of turned Services, without a Service of its own in front of it."""
+    host, _ = split_address(address)
+    name = "sandlane-turned-services"
+    certificates = SecretCertificates(
+        manager.client, manager.clock, namespace=manager.namespace, name=f"{name}-certificate", names=[host]
+    )
+    webhooks = WebhookServer(manager, certificates, address=address)
+
+    def rewrite(obj: Object, request: AdmissionRequest) -> Object | None:
+        return keep_turned(obj, request.old) if request.old is not None else None
+
+    webhooks.mutate(SERVICES, rewrite, operations=("UPDATE",))
+    turned = "has(oldObject.metadata.annotations) && 'sandlane.dev/original' in oldObject.metadata.annotations"
+
+    async def register_by_url() -> None:
+        await webhooks.listening.wait()
+        for configuration in webhooks.configurations(name, url=f"https://{address}"):
+            for webhook in configuration["webhooks"]:
+                webhook["failurePolicy"] = "Ignore"  # the watch repairs what this misses
+                webhook["timeoutSeconds"] = 2
+                webhook["matchConditions"] = [{"name": "turned", "expression": turned}]
+                webhook["clientConfig"]["caBundle"] = base64.b64encode(certificates.bundle).decode()
+            await manager.client.apply(MUTATING_WEBHOOK_CONFIGURATIONS, configuration)
+        await asyncio.get_running_loop().create_future()
+
+    manager.add_runnable(register_by_url, needs_leader=True)
 
 
 def _certificates(manager: Manager, options: Options) -> FileCertificates | SecretCertificates:
