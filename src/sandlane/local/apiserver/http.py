@@ -43,7 +43,9 @@ class HttpFront:
 
     async def serve(self, stack: AsyncExitStack, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen until the stack ends; the port. Raises `OSError` when the address is taken."""
-        runner = web.ServerRunner(web.Server(self._handle, keepalive_timeout=120.0, handler_cancellation=True), shutdown_timeout=1.0)
+        runner = web.ServerRunner(
+            web.Server(self._handle, keepalive_timeout=120.0, handler_cancellation=True), shutdown_timeout=1.0
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024)
