@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandlane.kube.clock import SystemClock
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.auth.user import ADMIN, User
 from sandlane.local.apiserver.server import ApiServer
@@ -23,7 +24,7 @@ class Asked:
     """A server, its clock, and a way to ask it."""
 
     server: ApiServer
-    clock: ManualClock
+    clock: Any
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, user: User = ADMIN, headers: dict[str, str] | None = None
@@ -55,13 +56,25 @@ class Asked:
         return None if found is None else found.user
 
 
-@pytest.fixture
-async def asked() -> AsyncIterator[Asked]:
-    """A server with an in-memory store and a clock that stands still."""
-    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+async def _ready(clock: Any) -> Asked:
     server = ApiServer(ObjectStore(), clock=clock, rng=random.Random(1))
     await server.prepare()
     made = Asked(server, clock)
     await made.make("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "robot"}})
+    return made
+
+
+@pytest.fixture
+async def asked() -> AsyncIterator[Asked]:
+    """A server with an in-memory store and a clock that stands still."""
+    made = await _ready(ManualClock(datetime(2026, 1, 1, tzinfo=UTC)))
     yield made
-    await server.close()
+    await made.server.close()
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[Asked]:
+    """A server that goes by the machine's clock, as TLS does."""
+    made = await _ready(SystemClock())
+    yield made
+    await made.server.close()
