@@ -24,6 +24,7 @@ from sandlane.local.apiserver.status import StatusError, bad_request, internal, 
 from sandlane.local.apiserver.store.objects import ObjectStore
 
 ANSWER_SECONDS = 30.0
+CLOSE_SECONDS = 2.0
 CHUNK = 64 * 1024
 MAX_MESSAGE = 32 * 1024 * 1024
 _STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
@@ -91,20 +92,30 @@ class KubeletProxy:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 node = await session.ws_connect(
-                    url, protocols=protocols, headers=self._headers, max_msg_size=MAX_MESSAGE, autoping=False
+                    url,
+                    protocols=protocols,
+                    headers=self._headers,
+                    max_msg_size=MAX_MESSAGE,
+                    autoping=False,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
             raise _refusal(error.status, f"the node refuses {info.subresource}: {error.message}", info.name) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise internal(f"{info.subresource} on {url!r}: {error!r}") from error
         chosen = (node.protocol,) if node.protocol else ()
-        client = web.WebSocketResponse(protocols=chosen, autoping=False, max_msg_size=MAX_MESSAGE)
+        client = web.WebSocketResponse(
+            protocols=chosen, autoping=False, max_msg_size=MAX_MESSAGE, timeout=CLOSE_SECONDS
+        )
         try:
             await client.prepare(http)
             await _join(client, node)
         finally:
-            await node.close()
-            await client.close()
+            code = client.close_code or node.close_code or 1000
+            try:
+                await node.close(code=code)
+            finally:  # the client may go away meanwhile
+                await client.close(code=code)
         return client
 
     async def _connections(self) -> aiohttp.ClientSession:
@@ -193,9 +204,6 @@ async def _pass(source: Peer, sink: Peer) -> None:
                     await sink.ping(message.data)
                 case aiohttp.WSMsgType.PONG:
                     await sink.pong(message.data)
-                case aiohttp.WSMsgType.CLOSE:
-                    await sink.close(code=message.data or 1000, message=(message.extra or "").encode())
-                    return
                 case _:
                     return
         except ConnectionError:
