@@ -26,6 +26,7 @@ from sandlane.local.apiserver.auth.bootstrap import bootstrap_bindings, bootstra
 from sandlane.local.apiserver.auth.escalation import Escalation
 from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.auth.reviews import Reviews
+from sandlane.local.apiserver.auth.signing_rights import SigningRights
 from sandlane.local.apiserver.auth.token_requests import TokenRequests
 from sandlane.local.apiserver.auth.tokens import SigningKey, Tokens
 from sandlane.local.apiserver.auth.user import ADMIN, User
@@ -129,7 +130,7 @@ class ApiServer:
         self.reader = Reader(store, clock)
         self.writer = Writer(store, clock, rng, service_cidr)
         rbac = Rbac(store)
-        self.admission = AdmissionChain(store, self.registry, rng, Escalation(rbac))
+        self.admission = AdmissionChain(store, self.registry, rng, (Escalation(rbac).check, SigningRights(rbac).check))
         self.writer.admission = self.admission
         self.deleter = Deleter(self.writer)
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from sandlane.local.apiserver.auth.authenticator import user_of_certificate
 from sandlane.local.apiserver.auth.signer import SIGNER, ClientSigner
+from sandlane.local.apiserver.auth.user import User
 from sandlane.local.apiserver.pki import ClusterPki
 
 PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
@@ -73,7 +74,6 @@ async def test_signs_what_is_approved(signing: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     ("pem", "spec", "why"),
     [
-        (_pem("jane", "system:masters"), {}, "system:masters"),
         (_pem(""), {}, "no common name"),
         (_pem(), {"usages": ["client auth", "server auth"]}, "usages"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", {}, "cannot be read"),
@@ -85,6 +85,42 @@ async def test_refuses(signing: Any, pem: bytes, spec: Any, why: str) -> None:
     status = await _approved(signing, pem, **spec)
     failed = status["conditions"][-1]
     assert (failed["type"], why in failed["message"], "certificate" in status) == ("Failed", True, False)
+
+
+async def test_masters_are_not_made(asked: Any) -> None:
+    """Nobody gets a certificate for the group that may do everything."""
+    request = base64.b64encode(_pem("jane", "system:masters")).decode()
+    spec = {"request": request, "signerName": SIGNER, "usages": ["client auth"]}
+    status, answer = await asked.ask("POST", PATH, {"metadata": {"name": "r"}, "spec": spec})
+    assert (status, "system:masters group is not allowed" in answer["message"]) == (403, True)
+
+
+@pytest.mark.parametrize(("verb", "names"), [("approve", [SIGNER]), ("sign", ["kubernetes.io/*"])])
+async def test_signers_are_a_right(asked: Any, verb: str, names: list[str]) -> None:
+    """Approving takes `approve` on the signer, a certificate `sign`; the rest of the status does not."""
+    jane = User("jane", ("system:authenticated",))
+    resources = ["certificatesigningrequests/approval", "certificatesigningrequests/status"]
+    rules = [{"apiGroups": ["certificates.k8s.io"], "resources": resources, "verbs": ["*"]}]
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    subjects = [{"kind": "User", "name": "jane"}]
+    for name in ("base", "signer"):
+        await asked.make(f"{rbac}/clusterroles", {"metadata": {"name": name}, "rules": rules})
+        role = {"kind": "ClusterRole", "name": name}
+        binding: Any = {"metadata": {"name": name}, "roleRef": role, "subjects": subjects}
+        await asked.make(f"{rbac}/clusterrolebindings", binding)
+        rules = []
+    request = base64.b64encode(_pem()).decode()
+    spec = {"request": request, "signerName": SIGNER, "usages": ["client auth"]}
+    obj = await asked.make(PATH, {"metadata": {"name": "r"}, "spec": spec})
+    where = "approval" if verb == "approve" else "status"
+    obj["status"] = {"conditions": [APPROVED]} if verb == "approve" else {"certificate": "LQ=="}
+    status, answer = await asked.ask("PUT", f"{PATH}/r/{where}", obj, user=jane)
+    assert (status, f"user not permitted to {verb} requests" in answer["message"]) == (403, True)
+    more = {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": [verb], "resourceNames": names}
+    allowing = {"metadata": {"name": "signer"}, "rules": [more]}
+    assert (await asked.ask("PUT", f"{rbac}/clusterroles/signer", allowing))[0] == 200
+    status, answer = await asked.ask("PUT", f"{PATH}/r/{where}", obj, user=jane)
+    assert status == 200, answer
 
 
 def test_user_of_certificate() -> None:

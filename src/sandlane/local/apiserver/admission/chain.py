@@ -1,27 +1,31 @@
-"""All of admission in its order: mutating webhooks; rights that are given; policies; validating webhooks."""
+"""All of admission in its order: mutating webhooks; checks of our own; policies; validating webhooks."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.admission.attributes import Attributes, Matcher
 from sandlane.local.apiserver.admission.calls import Caller
 from sandlane.local.apiserver.admission.policies import Policies
 from sandlane.local.apiserver.admission.webhooks import Webhooks
-from sandlane.local.apiserver.auth.escalation import Escalation
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.writer import Randomness, Write
+
+Check = Callable[[Write, Object | None, Object | None], None]
+"""Is given a write, the new object and the old one. Raises `StatusError`."""
 
 
 class AdmissionChain:
     """Admission of one server. Writes of the server itself (without a user) are not asked about."""
 
-    def __init__(self, store: ObjectStore, registry: Registry, rng: Randomness, escalation: Escalation) -> None:
+    def __init__(self, store: ObjectStore, registry: Registry, rng: Randomness, checks: Iterable[Check]) -> None:
         matcher = Matcher(store, registry)
         self._caller = Caller(store)
         self._webhooks = Webhooks(store, matcher, self._caller, rng)
         self._policies = Policies(store, registry, matcher)
-        self._escalation = escalation
+        self._checks = tuple(checks)
 
     async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
         """The object as mutating webhooks leave it. Raises `StatusError`."""
@@ -33,7 +37,8 @@ class AdmissionChain:
         """Raises `StatusError` when somebody refuses."""
         if write.user is None:
             return
-        self._escalation.check(write, new, old)
+        for check in self._checks:
+            check(write, new, old)
         attributes = Attributes(write, operation, new, old)
         await self._policies.validate(attributes)
         await self._webhooks.validate(attributes)
