@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 from aiohttp import web
@@ -70,7 +71,10 @@ class HttpFront:
         info = read_request(request)
         if self.upgrade is not None and info.subresource in UPGRADED and info.resource == "pods":
             try:
-                await self._server.authorize(self._server.act_as(user, request), info)
+                for verb in dict.fromkeys(
+                    (info.verb, "create")
+                ):  # to run something is to create, also by GET (WebSocket)
+                    await self._server.authorize(self._server.act_as(user, request), replace(info, verb=verb))
                 return await self.upgrade(http, request, info)
             except StatusError as error:
                 return _whole(_failed(error))

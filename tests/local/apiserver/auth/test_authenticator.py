@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sandlane.local.apiserver.auth.authenticator import Authenticator
@@ -22,7 +23,8 @@ WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 class Served:
     """The server over HTTPS."""
 
-    def __init__(self, asked: Any, pki: ClusterPki, folder: Path, port: int) -> None:
+    def __init__(self, asked: Any, front: HttpFront, pki: ClusterPki, folder: Path, port: int) -> None:
+        self.front = front
         self.pki = pki
         self._asked = asked
         self._folder = folder
@@ -57,7 +59,7 @@ async def served(real: Any, tmp_path: Path) -> Any:
     async with AsyncExitStack() as stack:
         front = HttpFront(real.server, Authenticator(real.server.tokens).authenticate)
         port = await front.serve(stack, "127.0.0.1", 0, pki.serving_context("127.0.0.1"))
-        yield Served(real, pki, tmp_path, port)
+        yield Served(real, front, pki, tmp_path, port)
 
 
 async def test_client_certificate(served: Any) -> None:
@@ -94,3 +96,27 @@ async def test_several_groups(served: Any, real: Any) -> None:
     be = (("Impersonate-User", "joe"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b"))
     status, review = await served.ask("POST", WHO, served.trust(), "admin", *be)
     assert (status, review["status"]["userInfo"]["groups"]) == (201, ["a", "b", "system:authenticated"])
+
+
+async def test_exec_is_create(served: Any, real: Any) -> None:
+    """Running something in a Pod over a WebSocket, which is a GET, takes the verb create besides get."""
+
+    async def upgrade(http: Any, request: Any, info: Any) -> web.StreamResponse:
+        return web.json_response({})
+
+    served.front.upgrade = upgrade
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    role: Any = {
+        "metadata": {"name": "r"},
+        "rules": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get"]}],
+    }
+    subjects = [{"kind": "ServiceAccount", "name": "robot", "namespace": "default"}]
+    await real.make(f"{rbac}/roles", role)
+    reference = {"kind": "Role", "name": "r"}
+    await real.make(f"{rbac}/rolebindings", {"metadata": {"name": "r"}, "roleRef": reference, "subjects": subjects})
+    path, token = "/api/v1/namespaces/default/pods/p/exec", await real.token()
+    status, answer = await served.ask("GET", path, served.trust(), token)
+    assert (status, "cannot create" in answer["message"]) == (403, True)
+    role["rules"][0]["verbs"].append("create")
+    await real.ask("PUT", f"{rbac}/roles/r", role)
+    assert (await served.ask("GET", path, served.trust(), token))[0] == 200
