@@ -11,6 +11,7 @@ from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver.crd.definitions import STORAGE as DEFINITIONS
 from sandlane.local.apiserver.crd.definitions import mark_terminating
 from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.request_info import is_true
 from sandlane.local.apiserver.status import MODIFIED, bad_request, conflict, forbidden, invalid, not_found, success
 from sandlane.local.apiserver.store.objects import StaleVersion
 from sandlane.local.apiserver.writer import ATTEMPTS, Write, Writer
@@ -34,7 +35,7 @@ def delete_options(body: Any, query: dict[str, str]) -> Object:
         if name in query:
             options[name] = [query[name]] if name == "dryRun" else query[name]
     if "orphanDependents" in query:
-        options["orphanDependents"] = query["orphanDependents"] == "true"
+        options["orphanDependents"] = is_true(query["orphanDependents"])
     errors: list[FieldError] = []
     policy = options.get("propagationPolicy")
     if policy is not None and options.get("orphanDependents") is not None:

@@ -156,7 +156,7 @@ def _path(pod: Object, info: RequestInfo, query: Query) -> str:
         return f"portForward/{at}?{urlencode([('port', value) for _, value in ports])}"
     wanted = next((value for key, value in query if key == "container"), "")
     passed = [(_STREAMS.get(key, key), value) for key, value in query if key != "container"]
-    passed = [(key, "1" if value == "true" else value) for key, value in passed]
+    passed = [(key, "1" if value in ("true", "True") else value) for key, value in passed]
     return f"{info.subresource}/{at}/{choose_container(pod, wanted)}?{urlencode(passed)}"
 
 

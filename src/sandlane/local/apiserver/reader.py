@@ -14,7 +14,7 @@ from sandlane.kube.selectors import Selector, SelectorError, matches, parse_labe
 from sandlane.local.apiserver import field_selectors
 from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.representation import Representation
-from sandlane.local.apiserver.request_info import RequestInfo
+from sandlane.local.apiserver.request_info import RequestInfo, is_true
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, expired, invalid, not_found
 from sandlane.local.apiserver.store.objects import Event, Listing, ObjectStore, TooOld, Watcher
@@ -175,7 +175,7 @@ class Reader:
     def watch(self, type_: ResourceType, wanted: Filter, query: Query, shape: Representation) -> AsyncIterator[bytes]:
         """Open a watch; its lines as they come. Raises `StatusError` before the first line for bad options."""
         initial = query.get("sendInitialEvents")
-        bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
+        bookmarks = is_true(query.get("allowWatchBookmarks"))
         version = query.get("resourceVersion", "")
         match = query.get("resourceVersionMatch", "")
         faults = Faults()
@@ -195,14 +195,14 @@ class Reader:
         since = _watch_version(version)
         seconds = _number(query, "timeoutSeconds") or WATCH_SECONDS
         start = self._store.version
-        wants_initial = initial == "true" if initial is not None else since is None
+        wants_initial = is_true(initial) if initial is not None else since is None
         try:
             watcher = self._store.watch(type_.storage_key, start if wants_initial or since is None else since)
         except TooOld:
             error = expired(f"too old resource version: {since} ({self._store.oldest(type_.storage_key) + 1})")
             return _one_line({"type": "ERROR", "object": error.status()})
         present = self._store.list(type_.storage_key, wanted.namespace) if wants_initial else None
-        marks_end = initial == "true" and bookmarks
+        marks_end = is_true(initial) and bookmarks
         return _Lines(
             self._events(_Watch(type_, wanted, shape, watcher, present, start, marks_end, bookmarks, seconds)), watcher
         )

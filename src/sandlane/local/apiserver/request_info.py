@@ -26,6 +26,11 @@ class RequestInfo:
     selected_name: str = ""
 
 
+def is_true(text: str | None) -> bool:
+    """A flag in a query, as kube-apiserver reads it: all but `false`, `0` and nothing at all."""
+    return text is not None and text.lower() not in ("false", "0")
+
+
 def read_request(request: Request) -> RequestInfo:
     """Parse a request; `rest` is what follows a subresource (as `proxy/...`)."""
     verb = _VERBS.get(request.method, request.method.lower())
@@ -49,7 +54,7 @@ def read_request(request: Request) -> RequestInfo:
     resource, name = parts[0], parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
     query = dict(request.query)
-    if verb == "get" and (watching or query.get("watch") in ("true", "1")):
+    if verb == "get" and (watching or is_true(query.get("watch"))):
         verb = "watch"
     elif verb == "get" and not name:
         verb = "list"

@@ -48,7 +48,7 @@ from sandlane.local.apiserver.openapi.documents import Described, OpenApi
 from sandlane.local.apiserver.reader import Reader, make_filter
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.representation import Representation, in_yaml_if_asked, negotiate
-from sandlane.local.apiserver.request_info import RequestInfo, read_request
+from sandlane.local.apiserver.request_info import RequestInfo, is_true, read_request
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import (
     StatusError,
@@ -496,7 +496,7 @@ class ApiServer:
             obj["metadata"].setdefault("namespace", info.namespace)
         self._check_names(obj, info, type_)
         check_applied_fields(type_, obj)
-        force = query.get("force") in ("true", "1")
+        force = is_true(query.get("force"))
         made, created = await self.writer.apply(write, obj, force=force, manager=manager)
         return _json(shape.one(type_, made), 201 if created else 200, write.warnings)
 
