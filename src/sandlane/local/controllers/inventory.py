@@ -117,6 +117,10 @@ class Inventory:
                 return known.resource
         return None
 
+    def resources(self) -> list[Resource]:
+        """All that are watched."""
+        return sorted(self._watching)
+
     def look_again(self, change: Change[Record] | None = None) -> None:
         """Discover anew: a custom kind came or went."""
         self._wake.set()

@@ -6,13 +6,16 @@ carry the uid and resourceVersion that the decision was made from.
 
 from __future__ import annotations
 
+import msgspec
+
 from sandlane.kube.cache import Change
 from sandlane.kube.client import Client
 from sandlane.kube.errors import NotFound
-from sandlane.kube.metadata import OwnerReference
+from sandlane.kube.metadata import ObjectMeta, OwnerReference
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.store import Record
 from sandlane.local.controllers.garbage.graph import (
+    ORPHAN,
     Action,
     Ask,
     Delete,
@@ -100,6 +103,8 @@ class GarbageController:
                 for dependent in dependents:
                     await self._untie(dependent, node.uid)
             case RemoveFinalizer(finalizer):
+                if finalizer == ORPHAN:
+                    await self._untie_unseen(node)
                 await self._remove_finalizer(node, finalizer)
             case Look(dependents):
                 for uid in dependents:
@@ -113,6 +118,17 @@ class GarbageController:
         except NotFound:
             return None
         return found if found["metadata"]["uid"] == node.uid else None
+
+    async def _untie_unseen(self, owner: Node) -> None:
+        """Untie dependents that the watches have not told of yet: once the owner is gone they would be garbage."""
+        for resource in self._inventory.resources():
+            if owner.key.namespace and not resource.namespaced:
+                continue
+            listed = await self._client.list(resource, owner.key.namespace or None)
+            for obj in listed.items:
+                if any(each["uid"] == owner.uid for each in obj["metadata"].get("ownerReferences") or ()):
+                    dependent = Node.of(resource, msgspec.convert(obj["metadata"], ObjectMeta))
+                    await self._patch(dependent, obj, {"ownerReferences": without_owner(obj, owner.uid)})
 
     async def _untie(self, node: Node, owner: str) -> None:
         live = await self._live(node)
