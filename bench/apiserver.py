@@ -25,7 +25,8 @@ import msgspec
 from bench.report import Table
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.transport import Request, Response
-from sandlane.local.apiserver.server import ApiServer, StreamResponse
+from sandlane.local.apiserver.answers import StreamResponse
+from sandlane.local.apiserver.server import ApiServer
 from sandlane.local.apiserver.store.journal import Journal
 from sandlane.local.apiserver.store.objects import ObjectStore
 

@@ -19,7 +19,8 @@ from sandlane.kube.clock import Clock, SystemClock
 from sandlane.kube.errors import TransportError
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response, Stream
-from sandlane.local.apiserver.server import ApiServer, StreamResponse
+from sandlane.local.apiserver.answers import StreamResponse
+from sandlane.local.apiserver.server import ApiServer
 from sandlane.local.apiserver.store.objects import ObjectStore
 
 Intercept = Callable[[Request], Awaitable[Response | None]]

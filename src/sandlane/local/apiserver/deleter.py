@@ -53,7 +53,7 @@ class Deleter:
     """Deletes objects."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+        self.writer = writer
         self._store = writer.store
 
     async def delete(self, write: Write, options: Object) -> tuple[Object, bool]:
@@ -65,14 +65,14 @@ class Deleter:
             stored = self._store.get(type_.storage_key, key)
             if stored is None:
                 raise not_found(resource.group, resource.plural, write.name)
-            old = self._writer.decode(type_, stored)
+            old = self.writer.decode(type_, stored)
             self._check(write, old, options)
-            await self._writer.admission.mutate(write, "DELETE", None, old)
-            await self._writer.admission.validate(write, "DELETE", None, old)
+            await self.writer.admission.mutate(write, "DELETE", None, old)
+            await self.writer.admission.validate(write, "DELETE", None, old)
             new = self._marked(write, copy_json(old), options)
             try:
                 if new is None:
-                    last = self._ended(write, await self._writer._remove(write, key, copy_json(old), stored.version))
+                    last = self._ended(write, await self.writer._remove(write, key, copy_json(old), stored.version))
                     answer = (
                         last
                         if type_.storage_key in _RETURNED
@@ -81,7 +81,7 @@ class Deleter:
                     return answer, True
                 if new == old:
                     return old, False
-                return await self._writer._put(write, key, new, stored.version), False
+                return await self.writer._put(write, key, new, stored.version), False
             except StaleVersion:
                 continue
         raise conflict(resource.group, resource.plural, write.name, MODIFIED)
@@ -103,7 +103,7 @@ class Deleter:
         """The object marked as going, or None when it goes at once."""
         metadata = obj["metadata"]
         if write.type_.storage_key == DEFINITIONS and not metadata.get("deletionTimestamp"):
-            mark_terminating(obj, timestamp(self._writer.clock.now()))
+            mark_terminating(obj, timestamp(self.writer.clock.now()))
         grace = self._grace(write, obj, options)
         finalizers = self._finalizers(metadata.get("finalizers") or [], options)
         namespace = write.type_.storage_key == ("", "namespaces")
@@ -114,7 +114,7 @@ class Deleter:
             metadata["finalizers"] = finalizers
         else:
             metadata.pop("finalizers", None)
-        now = self._writer.clock.now()
+        now = self.writer.clock.now()
         if metadata.get("deletionTimestamp"):
             before = metadata.get("deletionGracePeriodSeconds") or 0
             if grace < before:
@@ -133,7 +133,7 @@ class Deleter:
     def _ended(self, write: Write, obj: Object) -> Object:
         """The last state of an object that goes at once: a Pod shows when."""
         if write.type_.storage_key == ("", "pods"):
-            obj["metadata"].setdefault("deletionTimestamp", timestamp(self._writer.clock.now()))
+            obj["metadata"].setdefault("deletionTimestamp", timestamp(self.writer.clock.now()))
             obj["metadata"]["deletionGracePeriodSeconds"] = 0
         return obj
 

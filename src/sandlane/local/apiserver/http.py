@@ -16,9 +16,10 @@ import structlog
 from aiohttp import web
 
 from sandlane.kube.transport import Request, Response
+from sandlane.local.apiserver.answers import StreamResponse, failure
 from sandlane.local.apiserver.auth.user import ANONYMOUS, User
 from sandlane.local.apiserver.request_info import RequestInfo, read_request
-from sandlane.local.apiserver.server import ApiServer, StreamResponse
+from sandlane.local.apiserver.server import ApiServer
 from sandlane.local.apiserver.status import StatusError, too_large
 from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
 
@@ -130,6 +131,4 @@ def _whole(response: Response) -> web.Response:
 
 
 def _failed(error: StatusError) -> Response:
-    from sandlane.local.apiserver.server import _failure
-
-    return _failure(error)
+    return failure(error)

@@ -1,0 +1,118 @@
+"""Patches: which forms there are, what a patch makes of an object, and the body of a server-side apply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import structlog
+
+from sandlane.kube.patch import json_patch, merge_patch, strategic
+from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError, PatchError, PatchTooLargeError
+from sandlane.kube.resource import Object
+from sandlane.kube.transport import Request
+from sandlane.local.apiserver.body import check_applied_fields, check_patched_fields, decode_body, media_type
+from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.request_info import RequestInfo
+from sandlane.local.apiserver.resource_type import ResourceType
+from sandlane.local.apiserver.status import StatusError, bad_request, invalid, too_large, unsupported_media_type
+from sandlane.local.apiserver.writer import Write
+
+log = structlog.get_logger(__name__)
+
+PATCH_TYPES = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/apply-patch+cbor",
+)
+APPLY = "application/apply-patch"
+
+
+def patch_type(type_: ResourceType, request: Request) -> str:
+    """The media type of a patch. Raises `StatusError` 415."""
+    media = media_type(request)
+    if media not in PATCH_TYPES:
+        raise StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+    if media == PATCH_TYPES[2] and type_.custom:
+        raise unsupported_media_type([PATCH_TYPES[0], PATCH_TYPES[1], PATCH_TYPES[3]])
+    return media
+
+
+def check_names(obj: Object, info: RequestInfo, type_: ResourceType) -> None:
+    """The object must be the one in the URL. Raises `StatusError` 400."""
+    metadata = obj["metadata"]
+    if not metadata.get("name"):
+        raise bad_request("the name of the object (based on URL) was undeterminable: name must be provided")
+    if metadata["name"] != info.name:
+        raise bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({info.name})"
+        )
+    namespace = info.namespace if type_.resource.namespaced else ""
+    if metadata.get("namespace") and metadata["namespace"] != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def patched_object(write: Write, info: RequestInfo, request: Request, media: str, patch: Any, old: Object) -> Object:
+    """What a patch makes of an object. Raises `StatusError`."""
+    version = old["metadata"]["resourceVersion"]
+    try:
+        if media == PATCH_TYPES[0]:
+            new = json_patch.json_patch(old, patch)
+        elif media == PATCH_TYPES[1]:
+            new = merge_patch.merge_patch(old, patch)
+        else:
+            new = strategic.strategic_merge_patch(old, patch, write.type_.schema)
+    except PatchTooLargeError as error:
+        raise too_large(str(error)) from error
+    except MalformedPatchError as error:
+        raise bad_request(str(error)) from error
+    except PatchDirectiveError as error:
+        raise StatusError(500, "", str(error)) from error
+    except PatchError as error:  # kube-apiserver does not say why
+        log.debug("patch_does_not_apply", path=request.path, error=str(error))
+        message = "the server rejected our request due to an error in our request"
+        raise StatusError(422, "Invalid", message, {}) from error
+    if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
+        raise StatusError(422, "Invalid", "the patch leaves no object", {})
+    new.setdefault("kind", write.type_.resource.kind)
+    new.setdefault("apiVersion", write.type_.resource.api_version)
+    check_patched_fields(write.type_, new, request.body, write.validation, write.warnings)
+    check_names(new, info, write.type_)
+    if new["metadata"].get("resourceVersion") == version:
+        new["metadata"].pop("resourceVersion")  # the patch did not name it
+    return new
+
+
+def applied_object(type_: ResourceType, info: RequestInfo, request: Request, manager: str) -> Object:
+    """The object that is applied. Raises `StatusError`."""
+    if not manager:
+        fault = FieldError("FieldValueRequired", "fieldManager", None, "is required for apply patch")
+        raise invalid("meta.k8s.io", "PatchOptions", "", [fault])
+    decoded = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/yaml"}))
+    obj = decoded.obj
+    if not isinstance(obj, dict):
+        raise bad_request("error decoding YAML: the body is not an object")
+    given = obj.get("metadata") or {}
+    if not isinstance(given, dict):
+        raise bad_request("error decoding YAML: metadata is not an object")
+    if given.get("managedFields"):
+        raise bad_request("metadata.managedFields must be nil")
+    if not obj.get("apiVersion") or not obj.get("kind"):
+        missing = "Kind" if obj.get("apiVersion") else "apiVersion"
+        raise bad_request(f"Object '{missing}' is missing in the body")
+    if obj["kind"] != type_.resource.kind or obj["apiVersion"] != type_.resource.api_version:
+        raise bad_request(
+            f"Incorrect version specified in apply patch. Specified patch version: {obj['apiVersion']}, "
+            f"expected: {type_.resource.api_version}"
+        )
+    if decoded.duplicates:
+        raise bad_request("error decoding YAML: " + ", ".join(f'duplicate field "{d}"' for d in decoded.duplicates))
+    obj["metadata"] = dict(given)
+    obj["metadata"].setdefault("name", info.name)
+    if type_.resource.namespaced:
+        obj["metadata"].setdefault("namespace", info.namespace)
+    check_names(obj, info, type_)
+    check_applied_fields(type_, obj)
+    return obj
