@@ -7,7 +7,7 @@ from typing import Any
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.admission.attributes import Attributes, user_info
-from sandlane.local.apiserver.crd.cel_rules import compile_rule
+from sandlane.local.apiserver.crd.cel_rules import run
 
 
 class ExpressionFailed(Exception):
@@ -17,7 +17,7 @@ class ExpressionFailed(Exception):
 def evaluate(expression: str, scope: Mapping[str, Any]) -> Any:
     """The value of an expression. Raises `ExpressionFailed`."""
     try:
-        return compile_rule(expression).execute(dict(scope))
+        return run(expression, scope)
     except Exception as error:  # the library raises many types for a value that does not fit an expression
         raise ExpressionFailed(f"expression '{expression}' resulted in error: {error}") from error
 

@@ -12,6 +12,8 @@ import cel
 import structlog
 
 from sandlane.kube.patch.values import equal_json
+from sandlane.local.apiserver.crd.cel_cost import TooExpensive, require_affordable
+from sandlane.local.apiserver.crd.cel_library import functions_in
 from sandlane.local.apiserver.kinds.field_errors import OMITTED, FieldError
 from sandlane.local.apiserver.schema import Schema
 
@@ -34,6 +36,21 @@ def compile_rule(expression: str) -> Any:
         return cel.compile(expression)
     except ValueError as error:
         raise UnsupportedExpression(str(error)) from error
+
+
+def run(expression: str, scope: Mapping[str, Any]) -> Any:
+    """The value of an expression, with Kubernetes' functions. Raises `TooExpensive`, and whatever the library raises."""
+    program = compile_rule(expression)
+    require_affordable(expression, scope.values())
+    functions = functions_in(expression)
+    if not functions:
+        return program.execute(dict(scope))
+    context = cel.Context()
+    for name, function in functions:
+        context.add_function(name, function)
+    for name, value in scope.items():
+        context.add_variable(name, value)
+    return program.execute(context)
 
 
 _CHAIN = re.compile(r"\b(?:self|oldSelf)((?:\.[A-Za-z_]\w*)+)(\s*\()?")
@@ -136,7 +153,11 @@ def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> FieldError
         scope["oldSelf"] = old
     shown: Any = OMITTED if isinstance(value, (dict, list)) else value
     try:
-        passed = compile_rule(rule["rule"]).execute(scope)
+        passed = run(rule["rule"], scope)
+    except TooExpensive as error:
+        return FieldError(
+            "FieldValueInvalid", path, shown, f"call cost exceeds limit for rule: {rule['rule']}: {error}"
+        )
     except Exception as error:  # the library raises many types for a value that does not fit an expression
         detail = f"rule evaluation error: {error}"
         return FieldError("FieldValueInvalid", path, shown, detail)
@@ -154,7 +175,7 @@ def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> FieldError
 def _message(rule: Mapping[str, Any], scope: dict[str, Any]) -> str:
     if expression := rule.get("messageExpression"):
         try:
-            made = compile_rule(expression).execute(scope)
+            made = run(expression, scope)
             if isinstance(made, str) and made.strip() and "\n" not in made:
                 return made.strip()
         except Exception as error:  # falls back to the plain message, as the API says

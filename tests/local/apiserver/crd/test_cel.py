@@ -1,0 +1,106 @@
+"""CEL: Kubernetes' functions, and expressions that would take too long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandlane.local.apiserver.crd.cel_cost import Loops, TooExpensive, loops_of, require_affordable
+from sandlane.local.apiserver.crd.cel_rules import run
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("'a,b,c'.split(',', 2)", ["a", "b,c"]),
+        ("'abc'.split('')", ["a", "b", "c"]),
+        ("'a,b'.split(',').size()", 2),
+        ("['a', 'b'].join('-')", "a-b"),
+        ("['a', 'b'].join()", "ab"),
+        ("'aXbX'.replace('X', '', 1)", "abX"),
+        ("'tacocat'.substring(4)", "cat"),
+        ("'tacocat'.substring(0, 4)", "taco"),
+        ("'ÄBC'.lowerAscii()", "Äbc"),
+        ("' a '.trim().upperAscii()", "A"),
+        ("'abc'.charAt(1)", "b"),
+        ("'abcb'.indexOf('b')", 1),
+        ("'abcb'.lastIndexOf('b')", 3),
+        ("'%s is %d, %.2f%%'.format(['x', 3, 1.5])", "x is 3, 1.50%"),
+        ("'%s'.format([[1, true]])", "[1, true]"),
+        ("[1, 2, 3].sum()", 6),
+        ("[3, 1].isSorted()", False),
+        ("[3, 1].min()", 1),
+        ("[3, 1].max()", 3),
+        ("[3, 1].indexOf(1)", 1),
+        ("quantity('1Gi').isGreaterThan(quantity('1000Mi'))", True),
+        ("quantity('1000m') == quantity('1')", True),
+        ("quantity('500m').add(quantity('1')).compareTo(quantity('1.5'))", 0),
+        ("quantity('2k').asInteger()", 2000),
+        ("quantity('50m').sign()", 1),
+        ("isQuantity('1 Gi')", False),
+        ("isURL('https://a.example:80/x?y=1')", True),
+        ("isURL('a.example')", False),
+        ("url('https://a.example:80/x?y=1').getHost()", "a.example:80"),
+        ("url('https://a.example:80/x?y=1').getPort()", "80"),
+        ("url('https://a.example:80/x?y=1').getQuery()['y']", ["1"]),
+        ("isIP('10.0.0.1') && !isIP('10.0.0')", True),
+        ("ip('::1').family()", 6),
+        ("ip('127.0.0.1').isLoopback()", True),
+        ("cidr('10.0.0.0/8').containsIP('10.1.2.3')", True),
+        ("cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')", True),
+        ("cidr('10.0.0.0/8').containsCIDR(cidr('::1/128'))", False),
+        ("cidr('10.1.2.3/8').prefixLength()", 8),
+        ("self.all(x, x.split('-').size() == 2)", True),
+    ],
+)
+def test_functions(expression: str, value: Any) -> None:
+    """Functions of Kubernetes' CEL give what they give there."""
+    assert run(expression, {"self": ["a-b"]}) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["'a'.substring(2)", "quantity('x').asInteger()", "url('x')", "'%d'.format([])", "quantity('1m').asInteger()"],
+)
+def test_faults(expression: str) -> None:
+    """What a function cannot take is an error of the evaluation."""
+    with pytest.raises(RuntimeError):
+        run(expression, {"self": 1})
+
+
+@pytest.mark.parametrize(
+    ("expression", "flat", "walks"),
+    [
+        ("self > 1", 0, 0),
+        ("self.all(x, x > 1)", 1, 0),
+        ("self.all(x, x > 1) && self.all(y, y > 1)", 1, 0),
+        ("self.all(x, self.exists_one(y, x.a == y.a))", 2, 0),
+        ("self.all(x, x.items.all(y, y.parts[0].all(z, z > 1)))", 0, 1),
+        ("self.all(x, x.a.all(y, y > 1) && x.b.all(z, z > 1))", 0, 1),
+        ("self.all(x, x.a.all(y, x.b.all(z, z > y)))", 1, 1),
+        ("self.all(x, self.f(x).all(y, self.all(z, true)))", 3, 0),
+        ("self.all(x, ')(.all(y,' == x)", 1, 0),
+        ("[1, 2].map(x, [3].filter(y, true))", 2, 0),
+    ],
+)
+def test_loops(expression: str, flat: int, walks: int) -> None:
+    """Loops within loops count, unless they walk down one value; texts are not looked into."""
+    found = loops_of(expression)
+    assert (found.flat, found.walks) == (flat, walks)
+
+
+def test_unbalanced_text_is_no_fault() -> None:
+    """Anything may be looked at: whether it compiles is asked elsewhere."""
+    assert isinstance(loops_of("))self.all(x, (((.all(y, [}"), Loops)
+
+
+def test_expensive_expressions_do_not_run() -> None:
+    """An expression whose loops would take millions of rounds is refused at once, on small values it runs."""
+    cubic = "self.all(a, self.all(b, self.all(c, a + b + c >= 0)))"
+    assert run(cubic, {"self": list(range(20))}) is True
+    with pytest.raises(TooExpensive):
+        run(cubic, {"self": list(range(101))})
+    with pytest.raises(TooExpensive):
+        run("self.split('').all(a, self.split('').all(b, a == b))", {"self": "x" * 2000})
+    require_affordable("self.all(x, x.all(y, y.all(z, z)))", [[[[True] * 100] * 30] * 30])
