@@ -1,0 +1,193 @@
+"""Server-side apply: what holds for any objects, and who owns what after which write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandlane.local.apiserver.managed_fields import managers
+from sandlane.local.apiserver.managed_fields.compare import compare
+from sandlane.local.apiserver.managed_fields.fieldset import fields_of, from_fields, to_fields
+from sandlane.local.apiserver.managed_fields.managers import Change, Conflicts
+from sandlane.local.apiserver.schema import Schema
+
+Object = dict[str, Any]
+
+SCHEMA = Schema.from_crd(
+    {
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "properties": {
+                    "a": {"type": "integer"},
+                    "free": {"type": "object", "additionalProperties": {"type": "integer"}},
+                    "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+                    "plain": {"type": "array", "items": {"type": "integer"}},
+                    "box": {
+                        "type": "object",
+                        "x-kubernetes-map-type": "atomic",
+                        "properties": {"x": {"type": "integer"}},
+                    },
+                    "items": {
+                        "type": "array",
+                        "x-kubernetes-list-type": "map",
+                        "x-kubernetes-list-map-keys": ["id"],
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "id": {"type": "string"},
+                                "v": {"type": "integer"},
+                                "w": {"type": "integer"},
+                            },
+                        },
+                    },
+                },
+            }
+        },
+    }
+)
+NUMBERS = st.integers(0, 3)
+ITEMS = st.lists(
+    st.fixed_dictionaries({"id": st.sampled_from("pqr")}, optional={"v": NUMBERS, "w": NUMBERS}),
+    max_size=3,
+    unique_by=lambda item: item["id"],
+)
+SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        "a": NUMBERS,
+        "free": st.dictionaries(st.sampled_from("kl"), NUMBERS, max_size=2),
+        "tags": st.lists(st.sampled_from("xyz"), unique=True, max_size=3),
+        "plain": st.lists(NUMBERS, max_size=2),
+        "box": st.fixed_dictionaries({}, optional={"x": NUMBERS}),
+        "items": ITEMS,
+    },
+)
+
+
+def obj(spec: Object) -> Object:
+    """An object with a spec."""
+    return {"apiVersion": "g/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": spec}
+
+
+def change(manager: str, now: str = "2026-01-01T00:00:00Z") -> Change:
+    """A write by a manager."""
+    return Change(manager, "g/v1", "", now, typed=False)
+
+
+def apply(live: Object | None, spec: Object, manager: str, *, force: bool = True) -> Object:
+    """Apply a spec."""
+    return managers.apply(live, obj(spec), SCHEMA, change(manager), force=force)
+
+
+def update(live: Object, spec: Object, manager: str) -> Object:
+    """Replace the spec."""
+    new = {**live, "metadata": {"name": "t"}, "spec": spec}
+    managers.on_update(live, new, SCHEMA, change(manager))
+    return new
+
+
+def owned(live: Object, manager: str) -> frozenset[tuple[str, ...]]:
+    """What a manager owns."""
+    return frozenset().union(*(entry.fields for entry in managers.read(live) if entry.name == manager))
+
+
+def covers(live: Any, applied: Any) -> bool:
+    """Whether everything applied is there."""
+    if isinstance(applied, dict):
+        return isinstance(live, dict) and all(
+            key in live and covers(live[key], value) for key, value in applied.items()
+        )
+    if isinstance(applied, list) and applied and isinstance(applied[0], dict):
+        by_id = {item["id"]: item for item in live}
+        return all(item["id"] in by_id and covers(by_id[item["id"]], item) for item in applied)
+    if isinstance(applied, list) and applied and isinstance(applied[0], str):
+        return set(applied) <= set(live)
+    return bool(live == applied) or applied == []
+
+
+@given(SPECS, SPECS, SPECS)
+@settings(max_examples=150, deadline=None)
+def test_what_is_applied_is_there_and_again_changes_nothing(first: Object, second: Object, third: Object) -> None:
+    """By force every applied value is in the object and owned; applying it once more changes nothing."""
+    live = update(apply(None, first, "one"), third, "somebody")
+    made = apply(live, second, "two")
+    assert covers(made["spec"], second) or not second
+    assert {path for path in fields_of(obj(second), SCHEMA) if path[0] == "f:spec"} == owned(made, "two")
+    assert managers.same_but_times(apply(made, second, "two"), made)
+
+
+@given(SPECS, SPECS)
+@settings(max_examples=150, deadline=None)
+def test_who_applies_nothing_leaves_only_what_others_own(first: Object, second: Object) -> None:
+    """When one applier withdraws everything, what remains is what the other applied."""
+    both = apply(apply(None, first, "one"), second, "two")
+    left = apply(both, {}, "one")
+    alone = apply(None, second, "two")
+    assert fields_of(left.get("spec") or {}, SCHEMA.properties["spec"]) == fields_of(
+        alone.get("spec") or {}, SCHEMA.properties["spec"]
+    )
+    assert owned(left, "one") <= {("f:spec",)}
+
+
+@given(SPECS, SPECS)
+@settings(max_examples=150, deadline=None)
+def test_updates_own_what_they_change(before: Object, after: Object) -> None:
+    """After an update nobody owns a field that is gone, and every field has an owner."""
+    live = update(apply(None, before, "one"), after, "two")
+    there = compare({}, obj(after), SCHEMA, typed=False).added
+    assert owned(live, "one") | owned(live, "two") <= there
+    leaves = {path for path in there if not any(other[: len(path)] == path and other != path for other in there)}
+    assert {path for path in leaves if path[0] == "f:spec"} <= owned(live, "one") | owned(live, "two")
+
+
+@given(SPECS)
+def test_fields_round_trip(spec: Object) -> None:
+    """A set of fields is the same after it was written to `FieldsV1` and read again."""
+    fields = frozenset(fields_of(obj(spec), SCHEMA))
+    assert from_fields(to_fields(fields)) == fields
+
+
+def test_conflicts_name_managers_and_fields() -> None:
+    """Without force a field of somebody else is a conflict; the same value is shared, no conflict."""
+    live = apply(None, {"a": 1, "items": [{"id": "p", "v": 1}]}, "one")
+    shared = apply(live, {"a": 1}, "two", force=False)
+    assert ("f:spec", "f:a") in owned(shared, "one") & owned(shared, "two")
+    with pytest.raises(Conflicts) as caught:
+        apply(live, {"a": 2, "items": [{"id": "p", "v": 2}]}, "two", force=False)
+    assert [cause["field"] for cause in caught.value.causes()] == [".spec.a", '.spec.items[id="p"].v']
+    assert '"one"' in caught.value.message()
+
+
+def test_force_takes_fields_over() -> None:
+    """The old owner keeps its other fields, and withdrawing the taken one does not remove it."""
+    live = apply(apply(None, {"a": 1, "plain": [1]}, "one"), {"a": 2}, "two")
+    assert owned(live, "one") == {("f:spec", "f:plain")}
+    assert apply(live, {"plain": [1]}, "one")["spec"] == {"a": 2, "plain": [1]}
+
+
+def test_kubectl_takes_over_what_it_left() -> None:
+    """`kubectl apply --server-side` meets no conflict with fields that its client-side apply set."""
+    live = obj({"a": 1})
+    live["metadata"]["annotations"] = {managers.LAST_APPLIED: '{"spec": {"a": 1}}'}
+    managers.on_update(None, live, SCHEMA, change("kubectl-client-side-apply"))
+    assert apply(live, {"a": 2}, "kubectl", force=False)["spec"] == {"a": 2}
+    with pytest.raises(Conflicts):
+        apply(live, {"a": 2}, "helm", force=False)
+
+
+def test_many_updaters_become_few() -> None:
+    """The oldest of more than ten updaters are put together."""
+    live = obj({"free": {}})
+    managers.on_update(None, live, SCHEMA, change("first"))
+    for number in range(15):
+        new = obj({"free": {**live["spec"]["free"], f"k{number}": number}})
+        managers.on_update(live, new, SCHEMA, change(f"m{number}", f"2026-01-01T00:00:{number:02}Z"))
+        live = new
+    names = [entry.name for entry in managers.read(live)]
+    assert len(names) == 10
+    assert managers.ANCIENT in names
