@@ -12,12 +12,13 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.selectors import Selector, SelectorError, matches, parse_label_selector
 from sandlane.local.apiserver import field_selectors
+from sandlane.local.apiserver.event_lines import EventLines, encode_line
 from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.representation import Representation
 from sandlane.local.apiserver.request_info import RequestInfo, is_true
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, expired, invalid, not_found
-from sandlane.local.apiserver.store.objects import Event, Listing, ObjectStore, TooOld, Watcher
+from sandlane.local.apiserver.store.objects import Listing, ObjectStore, TooOld, Watcher
 
 BOOKMARK_SECONDS = 60.0
 WATCH_SECONDS = 1800.0
@@ -61,6 +62,7 @@ class Reader:
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._lines = EventLines(self.decode)
 
     def decode(self, type_: ResourceType, data: bytes) -> Object:
         """An object at rest in the form of a served version."""
@@ -214,10 +216,10 @@ class Reader:
                 for key, stored in watch.initial:
                     obj = self.decode(watch.type_, stored.data)
                     if watch.wanted.admits(key, obj):
-                        yield _line("ADDED", watch.shape.one(watch.type_, obj, headers=headers))
+                        yield encode_line("ADDED", watch.shape.one(watch.type_, obj, headers=headers))
                         headers = False
                 if watch.mark_initial:
-                    yield _line("BOOKMARK", self._bookmark(watch, watch.start, initial_end=True))
+                    yield encode_line("BOOKMARK", self._bookmark(watch, watch.start, initial_end=True))
             last = watch.start
             now = self._clock.monotonic()
             ends, bookmark_due = now + watch.seconds, now + BOOKMARK_SECONDS
@@ -226,54 +228,25 @@ class Reader:
                 wait = min(ends, bookmark_due) - now
                 if watch.watcher.overflowed:
                     too_slow = expired("the watch was too slow to read its events; list again")
-                    yield _line("ERROR", too_slow.status())
+                    yield encode_line("ERROR", too_slow.status())
                     return
                 event = watch.watcher.pop()
                 if event is None:
                     if wait > 0 and await watch.watcher.wait(wait):
                         continue
                     if watch.bookmarks:
-                        yield _line("BOOKMARK", self._bookmark(watch, max(last, self._store.published)))
+                        yield encode_line("BOOKMARK", self._bookmark(watch, max(last, self._store.published)))
                     if self._clock.monotonic() >= ends:
                         return
                     bookmark_due = self._clock.monotonic() + BOOKMARK_SECONDS
                     continue
                 last = event.version
-                line = self._event_line(watch, event, headers)
+                line = self._lines.line(watch.wanted, watch.shape, event, headers=headers)
                 if line is not None:
                     headers = False
                     yield line
         finally:
             watch.watcher.close()
-
-    def _event_line(self, watch: _Watch, event: Event, headers: bool) -> bytes | None:
-        """The line that a change is for this watch: an object that enters or leaves the selection comes or goes."""
-        wanted, type_ = watch.wanted, watch.type_
-        if wanted.namespace is not None and event.key.namespace != wanted.namespace:
-            return None
-        if wanted.name and event.key.name != wanted.name:
-            return None
-        plain = not wanted.labels and not wanted.fields
-        before = plain or (event.before is not None and wanted.admits(event.key, self.decode(type_, event.before)))
-        if event.after is None:
-            if event.before is None or not before:
-                return None
-            assert event.last is not None
-            kind, data = "DELETED", event.last
-        else:
-            after = plain or wanted.admits(event.key, self.decode(type_, event.after))
-            was = event.before is not None and before
-            if not after and not was:
-                return None
-            kind = "MODIFIED" if after and was else "ADDED" if after else "DELETED"
-            data = event.after
-        if not watch.shape.kind and type_.from_storage is None and (after_or_deleted(kind, event)):
-            return b'{"type":"' + kind.encode() + b'","object":' + data + b"}\n"
-        obj = self.decode(type_, data)
-        if kind == "DELETED" and event.after is not None and event.before is not None:
-            obj = self.decode(type_, event.before)
-            obj["metadata"]["resourceVersion"] = str(event.version)
-        return _line(kind, watch.shape.one(type_, obj, headers=headers))
 
     def _bookmark(self, watch: _Watch, version: int, *, initial_end: bool = False) -> Object:
         metadata: Object = {"resourceVersion": str(version)}
@@ -318,15 +291,6 @@ class _Lines:
         """End the watch."""
         self._watcher.close()
         await self._lines.aclose()
-
-
-def after_or_deleted(kind: str, event: Event) -> bool:
-    """Whether an event's bytes can be sent as they are (an object that left the selection is shown as it was)."""
-    return kind != "DELETED" or event.after is None
-
-
-def _line(kind: str, obj: Object) -> bytes:
-    return msgspec.json.encode({"type": kind, "object": obj}) + b"\n"
 
 
 async def _one_line(event: Object) -> AsyncIterator[bytes]:
