@@ -75,7 +75,7 @@ async def run(data: Path, host: str, port: int, service_cidr: str) -> None:
         server = ApiServer(
             store,
             clock=clock,
-            rng=random.SystemRandom(),
+            rng=random.Random(secrets.randbits(256)),
             service_cidr=service_cidr,
             address=f"{host}:{port}",
             token_key=load_key(data / "pki" / "sa.key"),
