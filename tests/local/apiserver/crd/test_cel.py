@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from sandlane.local.apiserver.crd.cel_cost import Loops, TooExpensive, loops_of, require_affordable
-from sandlane.local.apiserver.crd.cel_rules import run
+from sandlane.local.apiserver.crd.cel_cost import Loops, TooExpensive, loops_of, rounds_of
+from sandlane.local.apiserver.crd.cel_rules import check, run
+from sandlane.local.apiserver.schema import Schema
 
 
 @pytest.mark.parametrize(
@@ -103,4 +104,23 @@ def test_expensive_expressions_do_not_run() -> None:
         run(cubic, {"self": list(range(101))})
     with pytest.raises(TooExpensive):
         run("self.split('').all(a, self.split('').all(b, a == b))", {"self": "x" * 2000})
-    require_affordable("self.all(x, x.all(y, y.all(z, z)))", [[[[True] * 100] * 30] * 30])
+    assert rounds_of("self.all(x, x.all(y, y.all(z, z)))", [[[[True] * 100] * 30] * 30]) < 100_000
+
+
+def test_budget_of_an_object() -> None:
+    """Many rules that are fine one by one do not run on when they take too long together; the object is refused."""
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    rule = {"rule": "self.all(a, self.all(b, a == b))"}
+    schema = Schema.from_crd(
+        {
+            "type": "object",
+            "properties": {"lists": {"type": "array", "items": {**numbers, "x-kubernetes-validations": [rule]}}},
+        }
+    )
+    errors: list[Any] = []
+    check({"lists": [[1] * 10] * 100}, schema, "", errors, None, False)
+    assert errors == []
+    check({"lists": [[1] * 400] * 100}, schema, "", errors, None, False)
+    assert [(error.type, "running out of cost budget" in error.detail) for error in errors] == [
+        ("FieldValueForbidden", True)
+    ]

@@ -15,6 +15,7 @@ from typing import Any
 
 MOST_ROUNDS = 1_000_000
 """Rounds of the innermost loop that one evaluation may take."""
+MOST_ROUNDS_OF_AN_OBJECT = 2 * MOST_ROUNDS
 
 _TEXT = re.compile(r"""[rRbB]{0,2}(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _LOOP = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|map|filter|transformList|transformMap)\s*\(\s*(\w+)\s*,")
@@ -36,16 +37,30 @@ class Loops:
     splits: bool
 
 
-def require_affordable(expression: str, values: Iterable[Any]) -> None:
-    """Raises `TooExpensive` if the loops of an expression over these values could take too many rounds."""
+class Budget:
+    """The rounds that all expressions about one object may take together."""
+
+    def __init__(self, rounds: int = MOST_ROUNDS_OF_AN_OBJECT) -> None:
+        self.left = rounds
+
+    def spend(self, rounds: int) -> bool:
+        """Take rounds out; whether there were enough."""
+        self.left -= rounds
+        return self.left >= 0
+
+
+def rounds_of(expression: str, values: Iterable[Any]) -> int:
+    """The rounds that the loops of an expression over these values could take. Raises `TooExpensive` for too many."""
     loops = loops_of(expression)
-    if loops.flat + loops.walks < 2:
-        return
+    if loops.flat + loops.walks == 0:
+        return 1
     total, longest = _measure(list(values), loops.splits)
     longest = max(longest, loops.literal, 1)
     total = max(total, longest)
-    if longest**loops.flat * total**loops.walks > MOST_ROUNDS:
+    rounds: int = longest**loops.flat * total**loops.walks
+    if rounds > MOST_ROUNDS and loops.flat + loops.walks > 1:
         raise TooExpensive(f"loops over up to {longest} items, {loops.flat + loops.walks} deep, cost too much")
+    return rounds
 
 
 @dataclass

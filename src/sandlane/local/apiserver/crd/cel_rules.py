@@ -12,7 +12,7 @@ import cel
 import structlog
 
 from sandlane.kube.patch.values import equal_json
-from sandlane.local.apiserver.crd.cel_cost import TooExpensive, require_affordable
+from sandlane.local.apiserver.crd.cel_cost import Budget, TooExpensive, rounds_of
 from sandlane.local.apiserver.crd.cel_library import functions_in
 from sandlane.local.apiserver.kinds.field_errors import OMITTED, FieldError
 from sandlane.local.apiserver.schema import Schema
@@ -38,10 +38,12 @@ def compile_rule(expression: str) -> Any:
         raise UnsupportedExpression(str(error)) from error
 
 
-def run(expression: str, scope: Mapping[str, Any]) -> Any:
+def run(expression: str, scope: Mapping[str, Any], budget: Budget | None = None) -> Any:
     """The value of an expression, with Kubernetes' functions. Raises `TooExpensive`, and whatever the library raises."""
     program = compile_rule(expression)
-    require_affordable(expression, scope.values())
+    rounds = rounds_of(expression, scope.values())
+    if budget is not None and not budget.spend(rounds):
+        raise TooExpensive("the rules of this object take too long together")
     functions = functions_in(expression)
     if not functions:
         return program.execute(dict(scope))
@@ -109,17 +111,28 @@ def has_rules(schema: Schema) -> bool:
     return bool(known)
 
 
-def check(value: Any, schema: Schema, path: str, errors: list[FieldError], old: Any, updating: bool) -> None:
-    """Run the rules of a value and of everything in it."""
+def check(
+    value: Any,
+    schema: Schema,
+    path: str,
+    errors: list[FieldError],
+    old: Any,
+    updating: bool,
+    budget: Budget | None = None,
+) -> None:
+    """Run the rules of a value and of everything in it, until the budget of the object is used up."""
     if value is None or not has_rules(schema):
         return
+    budget = budget or Budget()
     unchanged = updating and old is not None and equal_json(value, old)
     for rule in rules_of(schema):
         if is_transition(rule) and not rule.get("optionalOldSelf") and (not updating or old is None):
             continue
         if unchanged and not is_transition(rule):
             continue  # ratcheting: what was stored stays good
-        fault = _run(rule, value, old, path)
+        if budget.left < 0:
+            return
+        fault = _run(rule, value, old, path, budget)
         if fault is not None:
             errors.append(fault)
     if isinstance(value, dict):
@@ -129,12 +142,14 @@ def check(value: Any, schema: Schema, path: str, errors: list[FieldError], old: 
                 continue
             child = schema.properties.get(name) or schema.additional
             if child is not None:
-                check(below, child, f"{path}.{name}" if path else name, errors, before.get(name), updating)
+                check(below, child, f"{path}.{name}" if path else name, errors, before.get(name), updating, budget)
     elif isinstance(value, list) and schema.items is not None:
         before_items = _correlated(old, schema) if isinstance(old, list) else {}
         for index, item in enumerate(value):
             key = _key(item, schema)
-            check(item, schema.items, f"{path}[{index}]", errors, before_items.get(key) if key else None, updating)
+            check(
+                item, schema.items, f"{path}[{index}]", errors, before_items.get(key) if key else None, updating, budget
+            )
 
 
 def _key(item: Any, schema: Schema) -> str | None:
@@ -147,14 +162,17 @@ def _correlated(items: list[Any], schema: Schema) -> dict[str, Any]:
     return {key: item for item in items if (key := _key(item, schema)) is not None}
 
 
-def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str) -> FieldError | None:
+def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str, budget: Budget) -> FieldError | None:
     scope: dict[str, Any] = {"self": value}
     if is_transition(rule):
         scope["oldSelf"] = old
     shown: Any = OMITTED if isinstance(value, (dict, list)) else value
     try:
-        passed = run(rule["rule"], scope)
+        passed = run(rule["rule"], scope, budget)
     except TooExpensive as error:
+        if budget.left < 0:
+            why = "validation failed due to running out of cost budget, no further validation rules will be run"
+            return FieldError("FieldValueForbidden", path, None, why)
         return FieldError(
             "FieldValueInvalid", path, shown, f"call cost exceeds limit for rule: {rule['rule']}: {error}"
         )
