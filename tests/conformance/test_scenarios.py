@@ -1,6 +1,7 @@
 """What a real kube-apiserver answered, ours answers: recorded scenarios, over HTTPS and through kubectl.
 
 `known_gaps.txt` lists the scenarios that do not pass yet; a listed one that passes fails here, so that the list only shrinks.
+One listed as `sometimes:NAME` shows a race that is known and not mended yet.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def _cases() -> list[Any]:
     for path in [*sorted((HERE / "scenarios").glob("*.json")), HERE / "kubectl_cases.json"]:
         for scenario in json.loads(path.read_text())["scenarios"]:
             marks = [pytest.mark.xfail(strict=True, reason="a known gap")] if scenario["name"] in GAPS else []
+            if f"sometimes:{scenario['name']}" in GAPS:
+                marks = [pytest.mark.xfail(strict=False, reason="a race in the controllers that is known")]
             cases.append(pytest.param(scenario, id=scenario["name"], marks=marks))
     return cases
 
