@@ -1,4 +1,4 @@
-"""Paths that are no resources: discovery, OpenAPI, health, version."""
+"""Paths that are no resources: discovery, OpenAPI, keys of tokens, health, version."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver import discovery
 from sandlane.local.apiserver.answers import PLAIN, json_answer, no_such_page
+from sandlane.local.apiserver.auth.tokens import Tokens
 from sandlane.local.apiserver.openapi import binary as openapi_binary
 from sandlane.local.apiserver.openapi.documents import Described, OpenApi
 from sandlane.local.apiserver.registry import Registry
@@ -26,14 +27,26 @@ VERSION = {
     "platform": "linux/amd64",
 }
 HEALTH_CHECKS = ("ping", "log", "etcd", "informer-sync")
-PATHS = ("/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
+PATHS = (
+    "/.well-known/openid-configuration",
+    "/api",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+)
 
 
 class OtherPaths:
     """Answers by what the registry serves now."""
 
-    def __init__(self, registry: Registry, address: str) -> None:
+    def __init__(self, registry: Registry, address: str, tokens: Tokens) -> None:
         self._registry = registry
+        self._tokens = tokens
         self._address = address
         self._openapi: tuple[int, OpenApi] | None = None
 
@@ -72,6 +85,10 @@ class OtherPaths:
                 return self._document(request, self.openapi.index())
             case ["openapi", "v3", *rest]:
                 return self._document(request, self.openapi.v3("/".join(rest)))
+            case [".well-known", "openid-configuration"]:
+                found = self._tokens.openid_configuration()
+            case ["openid", "v1", "jwks"]:
+                return json_answer(self._tokens.public_keys(), content_type="application/jwk-set+json")
             case []:
                 found = {"paths": list(PATHS)}
         if found is None:

@@ -107,7 +107,7 @@ class ApiServer:
         self.authorize: Authorize = self._authorizer.authorize
         self.handlers: list[Handler] = [Reviews(rbac).handle, TokenRequests(store, clock, rng, self.tokens).handle]
         self.logs: Logs | None = None
-        self._others = OtherPaths(self.registry, address)
+        self._others = OtherPaths(self.registry, address, self.tokens)
 
     async def prepare(self) -> None:
         """Make what every cluster has: the first namespaces, the Service `kubernetes`, roles and their bindings."""

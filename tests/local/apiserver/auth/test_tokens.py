@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from sandlane.local.apiserver.auth.tokens import ISSUER, Tokens, load_key
-from sandlane.local.apiserver.auth.user import ADMIN
+from sandlane.local.apiserver.auth.user import ADMIN, ANONYMOUS
 from sandlane.local.apiserver.store.objects import ObjectStore
 
 ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/robot"
@@ -18,9 +21,12 @@ REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 POD = {"metadata": {"name": "p"}, "spec": {"serviceAccountName": "robot", "containers": [{"name": "a", "image": "a"}]}}
 
 
+def _bytes(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
 def _claims(token: str) -> Any:
-    part = token.split(".")[1]
-    return msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return msgspec.json.decode(_bytes(token.split(".")[1]))
 
 
 def _part(value: Any) -> str:
@@ -150,3 +156,21 @@ async def test_known_tokens(asked: Any) -> None:
     """A token that the server was given names its user."""
     asked.server.tokens.known["secret"] = ADMIN
     assert (asked.who("secret"), asked.who("secre")) == (ADMIN, None)
+
+
+async def test_others_can_check(asked: Any) -> None:
+    """A ServiceAccount may read the keys, and with them anybody can check a token."""
+    token = await asked.token()
+    user = asked.who(token)
+    status, about = await asked.ask("GET", "/.well-known/openid-configuration", user=user)
+    assert (status, about["issuer"], about["jwks_uri"]) == (200, ISSUER, f"{ISSUER}/openid/v1/jwks")
+    status, keys = await asked.ask("GET", "/openid/v1/jwks", user=user)
+    assert status == 200
+    (key,) = msgspec.json.decode(keys)["keys"]
+    header, claims, signature = token.split(".")
+    assert msgspec.json.decode(_bytes(header))["kid"] == key["kid"]
+    x, y = (int.from_bytes(_bytes(key[name]), "big") for name in ("x", "y"))
+    public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    r, s = (int.from_bytes(half, "big") for half in (_bytes(signature)[:32], _bytes(signature)[32:]))
+    public.verify(encode_dss_signature(r, s), f"{header}.{claims}".encode(), ec.ECDSA(hashes.SHA256()))
+    assert (await asked.ask("GET", "/openid/v1/jwks", user=ANONYMOUS))[0] == 403

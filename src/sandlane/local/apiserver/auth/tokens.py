@@ -27,6 +27,8 @@ from sandlane.local.apiserver.pki import key_pem, write_private
 from sandlane.local.apiserver.store.objects import ObjectStore
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
+CONFIGURATION_PATH = "/.well-known/openid-configuration"
+KEYS_PATH = "/openid/v1/jwks"
 SigningKey = ec.EllipticCurvePrivateKey
 BOUND = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 """Kinds that a token can be bound to, with their plurals."""
@@ -115,6 +117,23 @@ class Tokens:
             return None
         owner = self._user(claims)
         return None if owner is None else Verified(owner, shared)
+
+    def openid_configuration(self) -> Object:
+        """What others need to check tokens (OpenID Connect discovery)."""
+        return {
+            "issuer": ISSUER,
+            "jwks_uri": f"{ISSUER}{KEYS_PATH}",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+
+    def public_keys(self) -> Object:
+        """The keys that tokens are signed by, as a JSON Web Key Set."""
+        numbers = self.key.public_key().public_numbers()
+        x, y = (_encode(number.to_bytes(_HALF, "big")) for number in (numbers.x, numbers.y))
+        key = {"use": "sig", "kty": "EC", "kid": self._key_id(), "crv": "P-256", "alg": "ES256", "x": x, "y": y}
+        return {"keys": [key]}
 
     def _key_id(self) -> str:
         public = self.key.public_key().public_bytes(
