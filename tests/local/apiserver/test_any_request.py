@@ -126,7 +126,23 @@ MEDIA = st.sampled_from(
 )
 QUERIES = st.dictionaries(
     st.sampled_from(
-        ["labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "resourceVersionMatch", "dryRun", "fieldManager", "force", "fieldValidation", "propagationPolicy", "gracePeriodSeconds", "sendInitialEvents", "timeoutSeconds", "includeObject"]
+        [
+            "labelSelector",
+            "fieldSelector",
+            "limit",
+            "continue",
+            "resourceVersion",
+            "resourceVersionMatch",
+            "dryRun",
+            "fieldManager",
+            "force",
+            "fieldValidation",
+            "propagationPolicy",
+            "gracePeriodSeconds",
+            "sendInitialEvents",
+            "timeoutSeconds",
+            "includeObject",
+        ]
     ),
     st.sampled_from(
         ["", "1", "0", "true", "All", "x", "-1", "a=b", "a in (", "Exact", "Strict", "Background", "metadata.name=a"]
