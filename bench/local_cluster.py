@@ -23,7 +23,7 @@ ROUNDS = 5
 IDLE_SECONDS = 30
 SANDBOXES = 10
 WRITES = re.compile(
-    r'^rest_client_requests_total\{code="2\d\d",method="(POST|PUT|PATCH|DELETE)",resource="[^"]*"\} ([\d.]+)$',
+    r'^rest_client_requests_total\{code="2\d\d",method="(POST|PUT|PATCH|DELETE)",resource="(?!subjectaccessreviews)[^"]*"\} ([\d.]+)$',
     re.MULTILINE,
 )
 
@@ -45,7 +45,7 @@ def sandbox(name: str, workload: str = "eta") -> str:
 
 
 def writes(block: int) -> float:
-    """Successful writes of the manager so far."""
+    """Successful writes of the manager so far; SubjectAccessReviews, which store nothing, are none."""
     with urllib.request.urlopen(f"http://127.{block}.0.3:18002/metrics", timeout=5) as answer:
         return sum(float(count) for _, count in WRITES.findall(answer.read().decode()))
 
@@ -145,7 +145,7 @@ def run() -> list[Table]:
         ("… beyond that", f"{beyond:.2f} s", "1.5 s"),
         ("the same for the first override of a Service (router made, Service turned)", f"{first[0]:.2f} s", ""),
         (
-            "API writes from apply to Ready, Service turned (Events and status included)",
+            "API writes from apply to Ready, Service turned (Events and status included, access reviews not)",
             f"{statistics.median(w for _, _, w in later):.0f}",
             "8",
         ),

@@ -6,12 +6,15 @@ webhook server's requests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from sandlane.admission import access
 from sandlane.admission.advice import advise
+from sandlane.admission.hooks import DEFAULTING, TURNED_SERVICES, VALIDATING
+from sandlane.admission.services import keep_turned
 from sandlane.api import reasons
 from sandlane.api.keys import routing_key
 from sandlane.api.labels import REQUESTED_BY
@@ -49,22 +52,33 @@ class Admission:
 
     def register(self, webhooks: WebhookServer) -> None:
         """Serve all handlers."""
-        for resource in (SANDBOXES, ROUTE_GROUPS, LOCAL_WORKLOADS):
-            webhooks.default(resource, set_defaults)
-        webhooks.validate(SANDBOXES, self.sandbox)
-        webhooks.validate(ROUTE_GROUPS, self.route_group)
-        webhooks.validate(LOCAL_WORKLOADS, self.local_workload)
+        for hook in DEFAULTING.values():
+            webhooks.add(hook, mutate=self.default)
+        webhooks.add(TURNED_SERVICES, mutate=turned_service)
+        webhooks.add(VALIDATING[SANDBOXES], validate=self.sandbox)
+        webhooks.add(VALIDATING[ROUTE_GROUPS], validate=self.route_group)
+        webhooks.add(VALIDATING[LOCAL_WORKLOADS], validate=self.local_workload)
+
+    def default(self, obj: Object, request: AdmissionRequest) -> None:
+        """Set what we set. Raises `Denied`: before the schema is checked, so that all errors are told at once."""
+        set_defaults(obj, request)
+        findings: dict[str, Callable[[AdmissionRequest], Findings]] = {
+            SANDBOXES.kind: self._sandbox_findings,
+            ROUTE_GROUPS.kind: self._route_group_findings,
+            LOCAL_WORKLOADS.kind: self._local_workload_findings,
+        }
+        try:
+            found = findings[obj["kind"]](request)
+        except msgspec.ValidationError:
+            return  # a value of a wrong type: the schema names all of them
+        _refuse(obj["kind"], request, found)
 
     async def sandbox(self, request: AdmissionRequest) -> list[str]:
-        """The rules of a Sandbox. Raises `Denied`."""
-        new, old = _records(request, Sandbox)
-        if old is not None and (old.spec == new.spec or new.metadata.deleting):
+        """The rules of a Sandbox, and the rights of its requester; warnings. Raises `Denied`."""
+        new, old = _checked(request, Sandbox)
+        if _same(new, old):
             return []
-        name, namespace = request.key.name or new.metadata.name, request.key.namespace
-        findings = check_sandbox(name, namespace, new.spec, self._limits)
-        if old is not None:
-            findings += check_sandbox_update(old.spec, new.spec)
-        findings += self._key(new)
+        findings = self._sandbox_findings(request)
         _refuse("Sandbox", request, findings)
         plan, warnings = advise(self._world, new, self._limits)
         for problem in (plan.refused, plan.exceeded):
@@ -75,30 +89,52 @@ class Admission:
         return [*findings.warnings, *warnings]
 
     def route_group(self, request: AdmissionRequest) -> list[str]:
-        """The rules of a RouteGroup. Raises `Denied`."""
-        new, old = _records(request, RouteGroup)
-        if old is not None and (old.spec == new.spec or new.metadata.deleting):
+        """The rules of a RouteGroup; warnings. Raises `Denied`."""
+        if _same(*_checked(request, RouteGroup)):
             return []
-        findings = check_route_group(request.key.namespace, new.spec) + self._key(new)
-        if old is not None:
-            findings += check_route_group_update(old.spec, new.spec)
+        findings = self._route_group_findings(request)
         _refuse("RouteGroup", request, findings)
         return list(findings.warnings)
 
     def local_workload(self, request: AdmissionRequest) -> list[str]:
-        """The rules of a LocalWorkload. Raises `Denied`."""
-        new, old = _records(request, LocalWorkload)
-        if old is not None and (old.spec == new.spec or new.metadata.deleting):
+        """The rules of a LocalWorkload; warnings. Raises `Denied`."""
+        new, old = _checked(request, LocalWorkload)
+        if _same(new, old):
             return []
-        findings = check_local_workload(request.key.namespace, new.spec)
-        if old is not None:
-            findings += check_local_workload_update(old.spec, new.spec)
-        findings += self._baseline_free(request.key.namespace, new)
+        findings = self._local_workload_findings(request)
         _refuse("LocalWorkload", request, findings)
         warnings = list(findings.warnings)
         if self._world.sandboxes.get(Key(request.key.namespace, new.spec.sandbox)) is None:
             warnings.append(f"spec.sandbox: Sandbox {new.spec.sandbox} does not exist yet")
         return warnings
+
+    def _sandbox_findings(self, request: AdmissionRequest) -> Findings:
+        new, old = _records(request, Sandbox)
+        if _same(new, old):
+            return Findings()
+        name, namespace = request.key.name or new.metadata.name, request.key.namespace
+        findings = check_sandbox(name, namespace, new.spec, self._limits)
+        if old is not None:
+            findings += check_sandbox_update(old.spec, new.spec)
+        return findings + self._key(new)
+
+    def _route_group_findings(self, request: AdmissionRequest) -> Findings:
+        new, old = _records(request, RouteGroup)
+        if _same(new, old):
+            return Findings()
+        findings = check_route_group(request.key.namespace, new.spec) + self._key(new)
+        if old is not None:
+            findings += check_route_group_update(old.spec, new.spec)
+        return findings
+
+    def _local_workload_findings(self, request: AdmissionRequest) -> Findings:
+        new, old = _records(request, LocalWorkload)
+        if _same(new, old):
+            return Findings()
+        findings = check_local_workload(request.key.namespace, new.spec)
+        if old is not None:
+            findings += check_local_workload_update(old.spec, new.spec)
+        return findings + self._baseline_free(request.key.namespace, new)
 
     def _key(self, new: Sandbox | RouteGroup) -> Findings:
         """A routing key belongs to one object."""
@@ -125,8 +161,15 @@ class Admission:
 
 
 def set_defaults(obj: Object, request: AdmissionRequest) -> None:
-    """Our finalizer on new objects, and who asked for the forks: an annotation that nobody else can set."""
+    """Our finalizer on new objects, and who asked for the forks: an annotation that nobody else can set.
+
+    What a Sandbox controls (its LocalWorkloads) was asked for by whoever asked for the Sandbox, and has none.
+    """
     metadata: Object = obj["metadata"]
+    owners = [each["kind"] for each in metadata.get("ownerReferences") or () if each.get("controller")]
+    if obj["kind"] == LOCAL_WORKLOADS.kind and SANDBOXES.kind in owners:
+        _annotate(metadata, None)
+        return
     if request.operation == "CREATE":
         finalizers = metadata.get("finalizers") or []
         if FINALIZER not in finalizers and obj["kind"] in (SANDBOXES.kind, ROUTE_GROUPS.kind):
@@ -138,6 +181,11 @@ def set_defaults(obj: Object, request: AdmissionRequest) -> None:
         _annotate(metadata, request.user)
     else:
         _annotate(metadata, ((old.get("metadata") or {}).get("annotations") or {}).get(REQUESTED_BY))
+
+
+def turned_service(obj: Object, request: AdmissionRequest) -> Object | None:
+    """An update of a turned Service goes into what was saved of it."""
+    return keep_turned(obj, request.old) if request.old is not None else None
 
 
 def _runs(obj: Object) -> Any:
@@ -156,18 +204,28 @@ def _annotate(metadata: Object, user: str | None) -> None:
         metadata["annotations"] = annotations
 
 
-def _records(request: AdmissionRequest, record_type: type[R]) -> tuple[R, R | None]:
+def _checked(request: AdmissionRequest, record_type: type[R]) -> tuple[R, R | None]:
     """The new and the old object. Raises `Denied` when the new one is not of the kind at all."""
     try:
-        new = decode(record_type, msgspec.json.encode(_named(request.object or {}, request)))
+        return _records(request, record_type)
     except msgspec.ValidationError as error:
         raise Denied(str(error), reason="Invalid", code=422) from error
+
+
+def _records(request: AdmissionRequest, record_type: type[R]) -> tuple[R, R | None]:
+    """The new and the old object. Raises `msgspec.ValidationError` when the new one is not of the kind at all."""
+    new = decode(record_type, msgspec.json.encode(_named(request.object or {}, request)))
     if request.old is None:
         return new, None
     try:
         return new, decode(record_type, msgspec.json.encode(request.old))
     except msgspec.ValidationError:
         return new, None  # written past the schema: everything is checked
+
+
+def _same(new: Any, old: Any) -> bool:
+    """Whether there is nothing to check: the spec does not change, or nothing comes of it any more."""
+    return old is not None and (old.spec == new.spec or new.metadata.deleting)
 
 
 def _named(obj: Object, request: AdmissionRequest) -> Object:
@@ -180,7 +238,8 @@ def _refuse(kind: str, request: AdmissionRequest, findings: Findings) -> None:
         return
     causes = [Cause(error.path, error.message, error.kind) for error in findings.errors]
     told = f'{kind}.sandlane.dev "{request.key.name}" is invalid: {findings.message}'
-    raise Denied(told, reason="Invalid", code=422, causes=causes)
+    about = {"group": SANDBOXES.group, "kind": kind, "name": request.key.name}
+    raise Denied(told, reason="Invalid", code=422, causes=causes, about=about)
 
 
 def _refused(problem: Problem) -> Denied:

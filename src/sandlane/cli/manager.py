@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import random  # noqa: TID251 - the composition root
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 
 from sandlane.admission.handlers import Admission
-from sandlane.admission.services import keep_turned
 from sandlane.api.limits import Settings
 from sandlane.cli.crds import CrdsNotServed, install
 from sandlane.kube.client import Client
@@ -26,9 +25,7 @@ from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import (
     MUTATING_WEBHOOK_CONFIGURATIONS,
-    SERVICES,
     VALIDATING_WEBHOOK_CONFIGURATIONS,
-    Object,
 )
 from sandlane.localworkload.controller import LocalWorkloadController
 from sandlane.localworkload.signer import TunnelSigner
@@ -40,12 +37,10 @@ from sandlane.routing.key import KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
-from sandlane.runtime.admission_review import AdmissionRequest
-from sandlane.runtime.certificates import FileCertificates, SecretCertificates
 from sandlane.runtime.logging import LEVELS, set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
 from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
-from sandlane.runtime.webhook import WebhookServer
+from sandlane.runtime.webhook import WebhookServer, certificates_for
 from sandlane.sandbox.controller import SandboxController
 from sandlane.world.world import World
 
@@ -70,8 +65,8 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     allow_unchecked_requesters: bool = False
     """Run without webhooks: then nobody asks whether the requester of a sandbox may run what it forks."""
     webhook_service: str = "sandlane-webhook"
-    service_webhook_address: str = ""
-    """HOST:PORT that the API server can reach: serve the webhook of turned Services there and register it by URL."""
+    webhook_url: str = ""
+    """Where the API server reaches the webhooks without a Service: the leader then writes their configurations, too."""
     settings: Settings = Settings()
 
 
@@ -126,6 +121,8 @@ async def run(options: Options, kubeconfig: Path | None) -> None:
     """Build the manager and run it."""
     if not options.webhook_port and not options.allow_unchecked_requesters:
         raise OptionsError(NO_WEBHOOKS)
+    if options.webhook_url and options.webhook_cert_dir:
+        raise OptionsError("--webhook-url needs a certificate authority of our own: it excludes --webhook-cert-dir")
     config = load_config(kubeconfig)
     clock, rng = SystemClock(), random.Random()
     client = Client(HttpTransport(config), clock=clock, rng=rng, qps=options.kube_api_qps, burst=options.kube_api_burst)
@@ -163,50 +160,27 @@ def register(manager: Manager, options: Options) -> None:
         LocalWorkloadController(manager, world, reports, tunnels).setup_with_manager(manager)
     SandboxController(manager, world, reports, options.settings).setup_with_manager(manager)
     RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
-    if options.service_webhook_address:
-        _serve_turned_services(manager, options.service_webhook_address)
     if options.webhook_port:
-        webhooks = WebhookServer(manager, _certificates(manager, options))
-        Admission(manager.client, world, options.settings.limits).register(webhooks)
-        for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
-            webhooks.inject_into(resource, options.webhook_service)
+        _serve_webhooks(manager, world, options)
 
 
-def _serve_turned_services(manager: Manager, address: str) -> None:
-    """The webhook of turned Services, without a Service of its own in front of it."""
-    host, _ = split_address(address)
-    name = "sandlane-turned-services"
-    certificates = SecretCertificates(
-        manager.client, manager.clock, namespace=manager.namespace, name=f"{name}-certificate", names=[host]
+def _serve_webhooks(manager: Manager, world: World, options: Options) -> None:
+    """The webhooks, behind a Service whose configurations a manifest holds, or registered by us at a URL."""
+    name = options.webhook_service
+    hosts = (
+        [urlsplit(options.webhook_url).hostname or ""]
+        if options.webhook_url
+        else service_names(name, manager.namespace)
     )
-    webhooks = WebhookServer(manager, certificates, address=address)
-
-    def rewrite(obj: Object, request: AdmissionRequest) -> Object | None:
-        return keep_turned(obj, request.old) if request.old is not None else None
-
-    webhooks.mutate(SERVICES, rewrite, operations=("UPDATE",))
-    turned = "has(oldObject.metadata.annotations) && 'sandlane.dev/original' in oldObject.metadata.annotations"
-
-    async def register_by_url() -> None:
-        await webhooks.listening.wait()
-        for configuration in webhooks.configurations(name, url=f"https://{address}"):
-            for webhook in configuration["webhooks"]:
-                webhook["failurePolicy"] = "Ignore"  # the watch repairs what this misses
-                webhook["timeoutSeconds"] = 2
-                webhook["matchConditions"] = [{"name": "turned", "expression": turned}]
-                webhook["clientConfig"]["caBundle"] = base64.b64encode(certificates.bundle).decode()
-            await manager.client.apply(MUTATING_WEBHOOK_CONFIGURATIONS, configuration)
-        await asyncio.get_running_loop().create_future()
-
-    manager.add_runnable(register_by_url, needs_leader=True)
+    webhooks = WebhookServer(manager, certificates_for(manager, secret=f"{name}-certificate", names=hosts))
+    Admission(manager.client, world, options.settings.limits).register(webhooks)
+    if options.webhook_url:
+        webhooks.register_at(options.webhook_url, name)
+        return
+    for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
+        webhooks.inject_into(resource, name)
 
 
-def _certificates(manager: Manager, options: Options) -> FileCertificates | SecretCertificates:
-    """Certificates that somebody else renews in a folder, or our own in a Secret."""
-    if options.webhook_cert_dir:
-        return FileCertificates(Path(options.webhook_cert_dir), manager.clock)
-    service, namespace = options.webhook_service, manager.namespace
-    names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]
-    return SecretCertificates(
-        manager.client, manager.clock, namespace=namespace, name=f"{service}-certificate", names=names
-    )
+def service_names(service: str, namespace: str) -> list[str]:
+    """The names by which a Service is called inside its cluster."""
+    return [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]

@@ -25,10 +25,12 @@ from sandlane.kube.resource import (
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
     LOCAL_WORKLOADS,
+    MUTATING_WEBHOOK_CONFIGURATIONS,
     POD_DISRUPTION_BUDGETS,
     ROUTE_GROUPS,
     SANDBOXES,
     SERVICES,
+    VALIDATING_WEBHOOK_CONFIGURATIONS,
     Object,
     Resource,
 )
@@ -56,6 +58,7 @@ async def uninstall(kubeconfig: Path | None, say: Say, *, keep_crds: bool = Fals
     try:
         await install(client, clock)  # where somebody deleted the kinds, what they left can still be undone
         await _delete_ours(client, clock, say)
+        await _delete_webhooks(client, say)
         await _restore_services(Manager(client, clock=clock, rng=rng, options=Options()), say)
         await _delete_made(client, say)
         if not keep_crds:
@@ -122,6 +125,17 @@ async def _delete_made(client: Client, say: Say) -> None:
         for obj in await _all(client, resource, MANAGED_SELECTOR):
             await _delete(client, resource, obj)
             say(f"{resource.kind} {obj['metadata']['namespace']}/{obj['metadata']['name']} deleted")
+
+
+async def _delete_webhooks(client: Client, say: Say) -> None:
+    """Nobody is to be asked by the time that nobody answers."""
+    for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
+        name = Options().webhook_service
+        try:
+            await client.delete(resource, name)
+        except NotFound:
+            continue
+        say(f"{resource.kind} {name} deleted")
 
 
 async def _delete_definitions(client: Client, say: Say) -> None:

@@ -20,6 +20,7 @@ CLAIM_PORT = 10_999
 XDS_PORT = 18_000
 HEALTH_PORT = 18_001
 METRICS_PORT = 18_002
+WEBHOOK_PORT = 18_003
 NODE_PORT = 10_250
 NODE_NAME = "laptop"
 LEAST_FREE = 64 * 1024 * 1024
@@ -73,6 +74,11 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     def manager_metrics(self) -> tuple[str, int]:
         """Where the manager answers `/metrics`."""
         return self.address(3), METRICS_PORT
+
+    @property
+    def manager_webhook(self) -> tuple[str, int]:
+        """Where the API server asks the manager's webhooks."""
+        return self.address(3), WEBHOOK_PORT
 
     @property
     def node(self) -> tuple[str, int]:

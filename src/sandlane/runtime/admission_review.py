@@ -6,7 +6,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-con
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -41,16 +41,26 @@ class Cause(msgspec.Struct, frozen=True):
 
 
 class Denied(Exception):
-    """The request is refused; reason, message and the fields at fault go to the user."""
+    """The request is refused; reason, message and the fields at fault go to the user.
+
+    `about`: the object's `group`, `kind` and `name`, which kubectl names before the fields of an `Invalid` one.
+    """
 
     def __init__(
-        self, message: str, *, reason: str = "Forbidden", code: int = 403, causes: Iterable[Cause] = ()
+        self,
+        message: str,
+        *,
+        reason: str = "Forbidden",
+        code: int = 403,
+        causes: Iterable[Cause] = (),
+        about: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.code = code
         self.causes = tuple(causes)
+        self.about = dict(about or {})
 
 
 class ReviewError(ValueError):
@@ -98,7 +108,7 @@ def deny(uid: str, error: Denied) -> Object:
     """Refuse it."""
     status: Object = {"code": error.code, "reason": error.reason, "message": error.message}
     if error.causes:
-        status["details"] = {"causes": [msgspec.to_builtins(cause) for cause in error.causes]}
+        status["details"] = error.about | {"causes": [msgspec.to_builtins(cause) for cause in error.causes]}
     return _review("AdmissionReview", "admission.k8s.io/v1", {"uid": uid, "allowed": False, "status": status})
 
 

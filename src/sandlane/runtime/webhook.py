@@ -3,8 +3,8 @@
     webhooks = WebhookServer(manager, certificates)
     webhooks.default(SANDBOXES, set_defaults).validate(SANDBOXES, check)
 
-Every replica serves; only the leader writes the callers' `caBundle`. `run` and `inject` belong to the manager, which
-cancels them. A handler has a deadline below the API server's, and what it raises harms no other request.
+Every replica serves; only the leader writes webhook configurations and their `caBundle`. `run` and `inject` belong to the
+manager, which cancels them. A handler has a deadline below the API server's, and what it raises harms no other request.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import base64
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ from sandlane.runtime.admission_review import (
 from sandlane.runtime.certificates import FileCertificates, SecretCertificates
 from sandlane.runtime.health import serve
 from sandlane.runtime.manager import Manager
+from sandlane.runtime.webhook_rules import CONFIGURATIONS, DEFAULT_OPERATIONS, Hook, configurations
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +53,6 @@ DEADLINE = 9.0
 """Seconds for a handler: the API server waits for ten."""
 BODY = 16 * 1024 * 1024
 RETRY = 30.0
-DEFAULT_OPERATIONS = ("CREATE", "UPDATE")
 
 Mutate = Callable[[Object, AdmissionRequest], Object | Awaitable[Object | None] | None]
 """Given a copy of the object, changes it (or gives another). Raises `Denied`."""
@@ -94,18 +95,18 @@ class WebhookServer:
         options = manager.options
         self._address = address or f"{options.webhook_host}:{options.webhook_port}"
         self._app = web.Application(client_max_size=BODY)
-        self._rules: dict[str, list[Object]] = {"mutate": [], "validate": []}
+        self.hooks: list[Hook] = []
         self._converters: dict[tuple[str, str], Convert] = {}
         self._targets: list[tuple[Resource, str]] = []
+        self._by_url: tuple[str, str] | None = None
         self._changed = asyncio.Event()
         self.listening = asyncio.Event()
+        self.registered = asyncio.Event()
         certificates.on_bundle(lambda bundle: self._changed.set())
         manager.add_runnable(certificates.run)
         manager.add_runnable(self.run)
         manager.add_runnable(self.inject, needs_leader=True)
-        manager.add_ready_check(
-            lambda: () if self.listening.is_set() else ("the webhook server has no certificate yet",)
-        )
+        manager.add_ready_check(self._late)
 
     # -- registering ------------------------------------------------------------------------------------
 
@@ -113,10 +114,7 @@ class WebhookServer:
         self, resource: Resource, handler: Mutate, *, operations: Iterable[str] = DEFAULT_OPERATIONS, name: str = ""
     ) -> WebhookServer:
         """Set defaults of a kind; served at `/mutate-group-version-kind`, or at `/name` for another one of a kind."""
-        path = f"/{name}" if name else _path("mutate", resource)
-        self._rules["mutate"].append(_rule(path, resource, operations))
-        self._app.router.add_post(path, self._answering(path, lambda request: _mutate(handler, request)))
-        return self
+        return self.add(Hook("mutate", resource, tuple(operations), name), mutate=handler)
 
     mutate = default
 
@@ -124,9 +122,18 @@ class WebhookServer:
         self, resource: Resource, handler: Validate, *, operations: Iterable[str] = DEFAULT_OPERATIONS, name: str = ""
     ) -> WebhookServer:
         """Check a kind; served at `/validate-group-version-kind`, or at `/name`."""
-        path = f"/{name}" if name else _path("validate", resource)
-        self._rules["validate"].append(_rule(path, resource, operations))
-        self._app.router.add_post(path, self._answering(path, lambda request: _validate(handler, request)))
+        return self.add(Hook("validate", resource, tuple(operations), name), validate=handler)
+
+    def add(self, hook: Hook, *, mutate: Mutate | None = None, validate: Validate | None = None) -> WebhookServer:
+        """Serve a hook, with the handler of its verb. Raises `ValueError` without it."""
+        if hook.verb == "mutate" and mutate is not None:
+            answer = partial(_mutate, mutate)
+        elif hook.verb == "validate" and validate is not None:
+            answer = partial(_validate, validate)
+        else:
+            raise ValueError(f"{hook.path} needs a handler to {hook.verb}")
+        self.hooks.append(hook)
+        self._app.router.add_post(hook.path, self._answering(hook.path, answer))
         return self
 
     def convert(self, group: str, kind: str, converter: Convert) -> WebhookServer:
@@ -149,29 +156,12 @@ class WebhookServer:
 
     def configurations(self, name: str, *, service: Object | None = None, url: str = "") -> list[Object]:
         """Webhook configurations for all that is registered, for callers that reach us by a Service or by a URL."""
-        found = []
-        for kind, resource in (
-            ("mutate", MUTATING_WEBHOOK_CONFIGURATIONS),
-            ("validate", VALIDATING_WEBHOOK_CONFIGURATIONS),
-        ):
-            webhooks = [
-                {
-                    "name": f"{rule['path'].strip('/').replace('.', '-')}.{name}.sandlane.dev",
-                    "clientConfig": {"service": service | {"path": rule["path"]}}
-                    if service
-                    else {"url": url.rstrip("/") + rule["path"]},
-                    "rules": [rule["rule"]],
-                    "admissionReviewVersions": ["v1"],
-                    "sideEffects": "None",
-                    "failurePolicy": "Fail",
-                    "timeoutSeconds": 10,
-                }
-                for rule in self._rules[kind]
-            ]
-            if webhooks:
-                head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}}
-                found.append(head | {"webhooks": webhooks})
-        return found
+        return configurations(self.hooks, name, service=service, url=url)
+
+    def register_at(self, url: str, name: str) -> WebhookServer:
+        """Where no manifest configures the webhooks: have the leader do it, for callers that reach us at a URL."""
+        self._by_url = (url, name)
+        return self
 
     # -- running ----------------------------------------------------------------------------------------
 
@@ -191,6 +181,7 @@ class WebhookServer:
         while True:
             self._changed.clear()
             if self._certificates.bundle:
+                await self._register()
                 for resource, name in self._targets:
                     try:
                         await self._inject(resource, name)
@@ -204,6 +195,34 @@ class WebhookServer:
                 await asyncio.wait({timer, changed}, return_when=asyncio.FIRST_COMPLETED)
                 timer.cancel()
                 changed.cancel()
+
+    async def _register(self) -> None:
+        """Write our configurations where they are not as they should be."""
+        if self._by_url is None:
+            return
+        await self.listening.wait()  # nobody is sent to where nobody answers
+        url, name = self._by_url
+        client = self._manager.client
+        try:
+            for wanted in configurations(self.hooks, name, url=url, bundle=self._certificates.bundle):
+                resource = next(each for each in CONFIGURATIONS.values() if each.kind == wanted["kind"])
+                try:
+                    live = await client.get(resource, name)
+                except NotFound:
+                    live = {}
+                if live.get("webhooks") != wanted["webhooks"]:
+                    await client.apply(resource, wanted)
+        except KubeError as error:
+            log.warning("webhooks_not_registered", url=url, error=str(error))
+        else:
+            self.registered.set()
+
+    def _late(self) -> Iterable[str]:
+        if not self.listening.is_set():
+            yield "the webhook server has no certificate yet"
+        ours = self._manager.leading.is_set() or not self._manager.options.leader_elect
+        if self._by_url is not None and ours and not self.registered.is_set():
+            yield "the webhooks are not registered yet"
 
     async def _inject(self, resource: Resource, name: str) -> None:
         live = await self._manager.client.get(resource, name)
@@ -292,22 +311,6 @@ async def _validate(handler: Validate, request: AdmissionRequest) -> Object:
     if isinstance(given, Awaitable):
         given = await given
     return allow(request, warnings=given or ())
-
-
-def _rule(path: str, resource: Resource, operations: Iterable[str]) -> Object:
-    rule = {
-        "apiGroups": [resource.group],
-        "apiVersions": [resource.version],
-        "resources": [resource.plural],
-        "operations": list(operations),
-        "scope": "Namespaced" if resource.namespaced else "Cluster",
-    }
-    return {"path": path, "rule": rule}
-
-
-def _path(verb: str, resource: Resource) -> str:
-    """As controller-runtime names them."""
-    return f"/{verb}-{resource.group.replace('.', '-')}-{resource.version}-{resource.kind.lower()}"
 
 
 def _json(body: Object) -> web.Response:

@@ -71,8 +71,9 @@ def _manager_flags(settings: Settings) -> list[str]:
         f"--xds-bind-address={join(settings.manager_xds)}",
         "--router-replicas=1",  # one laptop: a second Envoy would only cost memory
         "--install-crds",
-        f"--service-webhook-address={settings.address(3)}:18003",
-        "--allow-unchecked-requesters",  # one user, who may do everything
+        f"--webhook-host={settings.manager_webhook[0]}",
+        f"--webhook-port={settings.manager_webhook[1]}",
+        f"--webhook-url=https://{join(settings.manager_webhook)}",
     ]
 
 

@@ -1,0 +1,81 @@
+"""A local cluster, used as its user would: `sandlane` and `kubectl` as commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+DEADLINE = 60.0
+
+
+class Laptop:
+    """One data directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def sandlane(self, *arguments: str) -> str:
+        """The output of `sandlane ...`."""
+        return _output([str(BIN / "sandlane"), *arguments, "--data-dir", str(self.folder)])
+
+    def kubectl(self, *arguments: str, stdin: object = None) -> subprocess.CompletedProcess[str]:
+        """Run `kubectl ...`; objects for its standard input are sent as JSON."""
+        command = [str(BIN / "kubectl"), "--kubeconfig", str(self.folder / "kubeconfig"), *arguments]
+        text = json.dumps(stdin) if stdin is not None else ""
+        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, input=text, check=False)
+
+    def done(self, *arguments: str, stdin: object = None) -> str:
+        """The output of `kubectl ...`, which must succeed."""
+        run = self.kubectl(*arguments, stdin=stdin)
+        assert run.returncode == 0, f"kubectl {' '.join(arguments)}: {run.stdout}{run.stderr}"
+        return run.stdout
+
+    def refused(self, *arguments: str, stdin: object = None) -> str:
+        """What `kubectl ...` says on failing, which it must."""
+        run = self.kubectl(*arguments, stdin=stdin)
+        assert run.returncode != 0, f"kubectl {' '.join(arguments)}: {run.stdout}{run.stderr}"
+        return run.stderr
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """An object."""
+        found: dict[str, Any] = json.loads(self.done("get", *arguments, "-o", "json"))
+        return found
+
+    def pid(self, name: str) -> int:
+        """The process id of a part of the cluster."""
+        state = json.loads(self.sandlane("status", "-o", "json"))
+        return next(int(process["pid"]) for process in state["processes"] if process["name"] == name)
+
+
+@contextmanager
+def laptop(folder: Path, *options: str) -> Iterator[Laptop]:
+    """A local cluster that is ready, and stopped at the end."""
+    made = Laptop(folder)
+    made.sandlane("up", "--detach", *options)
+    try:
+        yield made
+    finally:
+        made.sandlane("down")
+
+
+def until(check: Callable[[], object], what: str) -> None:
+    """Wait until a check gives something true."""
+    end = time.monotonic() + DEADLINE
+    while not check():
+        assert time.monotonic() < end, f"not so after {DEADLINE:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=2 * DEADLINE, stdin=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
