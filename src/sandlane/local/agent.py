@@ -100,7 +100,9 @@ async def run(data: DataDir, settings: Settings, images: Path | None) -> None:
                 return ["Envoy is not connected"]
             return ["Envoy does not serve the latest Services yet"] if xds.behind(PROXY) else []
 
-        node = ProcessNode(client, manager.cache, clock, _node_options(data, settings), _image_map(images))
+        node = ProcessNode(
+            client, manager.cache, clock, _node_options(data, settings), _image_map(images), manager.recorder
+        )
         manager.add_runnable(node.run, needs_leader=True)
         nodes: Informer[Unstructured] = manager.cache.informer(NODES)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -16,8 +17,9 @@ from sandlane.kube.resource import Object
 from sandlane.local.node.environment import ConfigMissing
 from sandlane.local.node.logs import ContainerLogs
 from sandlane.local.node.probes import Verdict, attempt
-from sandlane.local.node.process import ContainerProcess, StartFailed, start
+from sandlane.local.node.process import ContainerProcess, StartFailed, join, start
 from sandlane.local.node.state import ContainerState
+from sandlane.local.node.view import View
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +30,8 @@ CONFIG_RETRY = 2.0
 EAGER = 0.1
 """Seconds between probes until the first success; the kubelet's period counts from then on."""
 EAGER_ATTEMPTS = 100
+LAST_GRACE = 1.0
+"""Seconds that a process has to end by itself when the node ends."""
 _IN_USE = re.compile(r"address already in use|EADDRINUSE|Cannot assign requested address", re.IGNORECASE)
 
 
@@ -46,6 +50,10 @@ class Recipe(Protocol):
     def folder(self) -> str:
         """The working directory."""
 
+    @property
+    def view(self) -> View | None:
+        """Its mount view."""
+
 
 class NotMapped(Exception):
     """The image map has no program for an image, and the container has no command."""
@@ -60,7 +68,7 @@ class Container:
         spec: Object,
         state: ContainerState,
         logs: ContainerLogs,
-        prepare: Callable[[Object], object],
+        prepare: Callable[[Object], Awaitable[Recipe]],
         address: str,
         clock: Clock,
         changed: Callable[[], None],
@@ -95,7 +103,7 @@ class Container:
             if not first:
                 lines = self.logs.last_lines(self.state.restarts)
                 why = f"back-off {delay:.0f}s restarting failed container={self.state.name}"
-                self._wait("CrashLoopBackOff", f"{why}; it ended with {code}{': ' + lines if lines else ''}")
+                self.wait_for("CrashLoopBackOff", f"{why}; it ended with {code}{': ' + lines if lines else ''}")
                 await self._clock.sleep(delay)
                 delay = min(delay * 2, LAST_BACK_OFF)
                 if self.stopping:
@@ -111,30 +119,22 @@ class Container:
         self.state.ready = False
         hook = (self.spec.get("lifecycle") or {}).get("preStop")
         if hook:
-            problem = await attempt(
-                {**hook, "timeoutSeconds": max(1, int(grace))}, self._address, self._ports, self._env, self._folder
-            )
+            problem = await self._attempt({**hook, "timeoutSeconds": max(1, int(grace))})
             if problem:
                 log.warning("pre_stop_failed", container=self.state.name, error=problem)
-        process.signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(max(grace, 0.1)):
-                await process.wait()
-        except TimeoutError:
-            process.signal(signal.SIGKILL)
-            await process.wait()
+        await process.end(grace)
 
     async def _once(self) -> int:
         """One run, from preparing it to its exit code."""
         while True:
             try:
-                recipe = await self._prepare(self.spec)  # type: ignore[misc]
+                recipe = await self._prepare(self.spec)
                 break
             except NotMapped as error:
                 self.state.mapped = False
-                self._wait("ImageNotMapped", str(error))
+                self.wait_for("ImageNotMapped", str(error))
             except ConfigMissing as error:
-                self._wait("CreateContainerConfigError", str(error))
+                self.wait_for("CreateContainerConfigError", str(error))
             await self._clock.sleep(CONFIG_RETRY)
             if self.stopping:
                 return 137
@@ -142,7 +142,9 @@ class Container:
         path = self.logs.prepare(self.state.restarts)
         path.write_bytes(b"")
         try:
-            self.process = process = await start(recipe.argv, recipe.env, recipe.folder, path, self._memory_limit())
+            self.process = process = await start(
+                recipe.argv, recipe.env, recipe.folder, path, self._memory_limit(), recipe.view
+            )
         except StartFailed as error:
             path.write_bytes(f"{error}\n".encode())
             return self._ended(128, "StartError", str(error))
@@ -154,18 +156,11 @@ class Container:
         state.ready = state.started and not self.spec.get("readinessProbe")
         self._verdict_lost = ""
         self._changed()
-        async with asyncio.TaskGroup() as tasks:
-            probing = tasks.create_task(self._probe())
-            hook = (self.spec.get("lifecycle") or {}).get("postStart")
-            if hook:
-                problem = await attempt(
-                    {**hook, "timeoutSeconds": 60}, self._address, self._ports, self._env, self._folder
-                )
-                if problem:
-                    log.warning("post_start_failed", container=state.name, error=problem)
-                    process.signal(signal.SIGTERM)
-            code = await process.wait()
-            probing.cancel()
+        try:
+            code = await self._attend(process)
+        finally:
+            if process.running:  # cancelled: the node ends
+                await process.end(LAST_GRACE)
         reason = "Completed" if code == 0 else "Error"
         lines = self.logs.last_lines(state.restarts) if code else ""
         if self._verdict_lost:
@@ -176,6 +171,20 @@ class Container:
         elif code == 137 and self._memory_limit() is not None and not self.stopping:
             reason = "OOMKilled"
         return self._ended(code, reason, lines)
+
+    async def _attend(self, process: ContainerProcess) -> int:
+        """Probe a running process until it ends; its exit code."""
+        async with asyncio.TaskGroup() as tasks:
+            probing = tasks.create_task(self._probe())
+            hook = (self.spec.get("lifecycle") or {}).get("postStart")
+            if hook:
+                problem = await self._attempt({**hook, "timeoutSeconds": 60})
+                if problem:
+                    log.warning("post_start_failed", container=self.state.name, error=problem)
+                    process.signal(signal.SIGTERM)
+            code = await process.wait()
+            probing.cancel()
+        return code
 
     def _memory_limit(self) -> int | None:
         limit = ((self.spec.get("resources") or {}).get("limits") or {}).get("memory")
@@ -190,7 +199,8 @@ class Container:
         self._changed()
         return code
 
-    def _wait(self, reason: str, message: str) -> None:
+    def wait_for(self, reason: str, message: str) -> None:
+        """It waits, and this is why."""
         state = self.state
         if (state.waiting, state.reason, state.message) == (True, reason, message):
             return
@@ -253,7 +263,22 @@ class Container:
                 return
 
     async def _attempt(self, probe: Object) -> str:
-        return await attempt(probe, self._address, self._ports, self._env, self._folder)
+        return await attempt(probe, self._address, self._ports, self._command)
+
+    async def _command(self, command: list[str]) -> str:
+        """Run a command beside the container; the empty text when it ends well, else what it said."""
+        if self.process is None or not self.process.running:
+            return "the container does not run"
+        streams = (subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT)
+        try:
+            process = await join(self.process.pid, command, self._env, self._folder, streams)
+        except StartFailed as error:
+            return str(error)
+        try:
+            out, _ = await process.streams.communicate()
+        finally:
+            code = await process.end(0) if process.running else process.streams.returncode
+        return "" if code == 0 else out[-500:].decode(errors="replace").strip() or f"exit {code}"
 
     def _kill(self, why: str) -> None:
         self._verdict_lost = why

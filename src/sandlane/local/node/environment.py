@@ -6,10 +6,12 @@ Rules: https://kubernetes.io/docs/tasks/inject-data-application/define-interdepe
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]*)\)")
@@ -129,9 +131,17 @@ def _value_from(pod: Object, container: Object, source: Object, lookup: Lookup, 
     if reference := source.get("fieldRef"):
         return field_value(pod, reference["fieldPath"], node_ip)
     if reference := source.get("resourceFieldRef"):
-        kind, _, name = reference["resource"].partition(".")
-        return str(((container.get("resources") or {}).get(kind) or {}).get(name, "0"))
+        return resource_value(container, reference)
     return ""
+
+
+def resource_value(container: Object, reference: Object) -> str:
+    """A limit or request in units of the divisor, rounded up; 0 when the container has none."""
+    kind, _, name = reference["resource"].partition(".")
+    resources = container.get("resources") or {}
+    text = (resources.get(kind) or {}).get(name) or (resources.get("limits") or {}).get(name) or "0"
+    divisor = parse_quantity(str(reference.get("divisor") or "1")) or 1
+    return str(math.ceil(parse_quantity(str(text)) / divisor))
 
 
 def field_value(pod: Object, path: str, node_ip: str) -> str:

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import platform
 import shutil
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,22 +20,25 @@ from sandlane.kube.cache import Cache, Change
 from sandlane.kube.client import Client, PatchType
 from sandlane.kube.clock import Clock, micro_timestamp, timestamp
 from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
-from sandlane.kube.resource import CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES, Key, Object, Resource
+from sandlane.kube.metadata import ObjectMeta
+from sandlane.kube.resource import CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Key, Object
 from sandlane.kube.transport import Request
 from sandlane.kube.unstructured import Unstructured
-from sandlane.local.node.container import NotMapped
-from sandlane.local.node.environment import command_line, container_environment, service_variables
-from sandlane.local.node.images import ImageMap, ImageMapError, Program, parse
+from sandlane.local.node.images import ImageMap
+from sandlane.local.node.names import HostsFiles
 from sandlane.local.node.pod import PodWorker, Prepared
-from sandlane.local.proxy.ports import first_bindable_port, served_port
+from sandlane.local.node.podvolumes import PodVolumes
+from sandlane.local.node.process import views_missing
+from sandlane.local.node.recipes import Recipes
+from sandlane.runtime.recorder import WARNING, EventRecorder
 
 log = structlog.get_logger(__name__)
 
 SCHEDULER = "default-scheduler"
 LEASE_SECONDS = 40
 HEARTBEAT = 10.0
-IMAGES = "sandlane-images"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PARTS = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS, "ServiceAccount": SERVICE_ACCOUNTS}
+"""What volumes are made of."""
 
 
 class NodeOptions(msgspec.Struct, frozen=True):
@@ -50,28 +54,46 @@ class NodeOptions(msgspec.Struct, frozen=True):
 class ProcessNode:
     """A kubelet and scheduler for one machine."""
 
-    def __init__(self, client: Client, cache: Cache, clock: Clock, options: NodeOptions, images: ImageMap) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        clock: Clock,
+        options: NodeOptions,
+        images: ImageMap,
+        recorder: EventRecorder | None = None,
+    ) -> None:
         self.options = options
+        self.views = ""
+        """Why containers have no mount views here; empty when they have. Known once `run` has begun."""
         self.workers: dict[str, PodWorker] = {}  # by uid
         self._client = client
         self._cache = cache
         self._clock = clock
-        self._images = images
+        self._recorder = recorder
+        self._recipes = Recipes(client, cache, images, options.folder, options.address)
+        self._hosts = HostsFiles(cache, clock, lambda: [(w.pod, w.address, w.folder) for w in self.workers.values()])
         self._pods = cache.informer(PODS, Unstructured)
-        self._services = cache.informer(SERVICES, Unstructured)
+        self._parts = {kind: cache.informer(resource, Unstructured) for kind, resource in _PARTS.items()}
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._network = ipaddress.ip_network(options.pod_cidr)
         self._next = 0
-        self._first_port = first_bindable_port()
         self._pods.add_handler(self._pod_changed)
+        for kind, informer in self._parts.items():
+            informer.add_handler(partial(self._part_changed, kind))
 
     async def run(self) -> None:
         """Run Pods until cancelled; all of them are ended then."""
-        shutil.rmtree(self.options.folder / "pods", ignore_errors=True)
+        self._remove_old_folders()
+        self.views = await views_missing(self.options.folder)
+        if self.views:
+            log.warning("no_mount_views", reason=self.views)
         await self._register()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat(), name="heartbeat")
+            if not self.views:
+                tasks.create_task(self._hosts.run(), name="hosts")
             while True:
                 await self._wake.wait()
                 self._wake.clear()
@@ -92,6 +114,24 @@ class ProcessNode:
         record = change.new or change.old
         if record is not None:
             self._mark(record.metadata.uid)
+
+    def _part_changed(self, kind: str, change: Change[Unstructured]) -> None:
+        """A ConfigMap, Secret or ServiceAccount has changed: volumes made of it are made again."""
+        record = change.new or change.old
+        if record is None:
+            return
+        for worker in self.workers.values():
+            same = worker.pod["metadata"]["namespace"] == record.metadata.namespace
+            if same and (worker.unmounted or worker.volumes.refers_to(kind, record.metadata.name)):
+                worker.volumes.changed.set()
+
+    def _remove_old_folders(self) -> None:
+        """Folders of Pods that are gone; those of others keep their logs and volumes."""
+        alive = {record.metadata.uid for record in self._pods.store}
+        pods = self.options.folder / "pods"
+        for folder in pods.iterdir() if pods.exists() else ():
+            if folder.name not in alive:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _mark(self, uid: str) -> None:
         self._dirty[uid] = None
@@ -133,6 +173,8 @@ class ProcessNode:
             elif (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
                 self._start(pod, tasks)
             return
+        if any(worker.pod["metadata"].get(field) != pod["metadata"].get(field) for field in ("labels", "annotations")):
+            worker.volumes.changed.set()  # they may be in a volume
         worker.pod = pod
         if record.metadata.deleting:
             if worker.finished:
@@ -147,8 +189,10 @@ class ProcessNode:
         uid = pod["metadata"]["uid"]
         folder = self.options.folder / "pods" / uid
         address = self._address(pod)
+        host = self.options.address
+        volumes = PodVolumes(folder, self._part, self._client, self._clock, host, address, self.views)
         worker = PodWorker(
-            pod, address, self.options.address, folder, self._clock, self._prepare, lambda: self._mark(uid)
+            pod, address, host, folder, self._clock, volumes, self._prepare, lambda: self._mark(uid), self._warn
         )
         self.workers[uid] = worker
         log.info("pod_started", pod=f"{pod['metadata']['namespace']}/{pod['metadata']['name']}", address=address)
@@ -241,75 +285,24 @@ class ProcessNode:
         except NotFound:
             pass
 
-    # -- containers -------------------------------------------------------------------------------------
+    async def _prepare(self, worker: PodWorker, container: Object) -> Prepared:
+        hosts = None if self.views else self._hosts.write(worker.pod, worker.address, worker.folder)
+        return await self._recipes.prepare(worker, container, hosts)
 
-    async def _prepare(self, pod: Object, container: Object) -> Prepared:
-        """How to start a container. Raises `NotMapped` and `ConfigMissing`."""
-        namespace = pod["metadata"]["namespace"]
-        program = await self._program(container.get("image", ""), namespace)
-        if program is None and not container.get("command"):
-            raise NotMapped(
-                f"no program is known for image {container.get('image')!r}: images are not pulled here. Name one in the file of "
-                f"`sandlane up --images FILE` or in the ConfigMap {IMAGES}, or give the container a command"
-            )
-        program = program or Program(())
-        found = await self._configuration(pod, container)
-        pod = {**pod, "status": {**(pod.get("status") or {}), "podIP": self.workers[pod["metadata"]["uid"]].address}}
-        base = {
-            "PATH": os.environ.get("PATH", _PATH),
-            "HOME": os.environ.get("HOME", "/"),
-            "HOSTNAME": pod["metadata"]["name"],
-        }
-        base |= program.env
-        if pod["spec"].get("enableServiceLinks", True):
-            services = [record.object() for record in self._services.store.list(namespace)]
-            base |= service_variables(services, namespace, lambda port: served_port(port, self._first_port))
-        env = container_environment(
-            pod, container, lambda kind, name: found.get((kind, name)), base, self.options.address
-        )
-        folder = container.get("workingDir") or program.working_dir
-        return Prepared(command_line(container, program.command, program.args, env), env, folder)
-
-    async def _program(self, image: str, namespace: str) -> Program | None:
-        found = self._images.find(image)
-        for where in (namespace, "kube-system"):
-            if found is not None:
-                break
-            config = await self._get(CONFIG_MAPS, where, IMAGES)
-            for name, text in ((config or {}).get("data") or {}).items():
-                try:
-                    import yaml
-
-                    entries = parse(yaml.safe_load(text), self.options.folder, f"{where}/{IMAGES}/{name}")
-                except (ImageMapError, ValueError) as error:
-                    raise NotMapped(str(error)) from error
-                found = found or ImageMap(entries).find(image)
-        return found
-
-    async def _configuration(self, pod: Object, container: Object) -> dict[tuple[str, str], Object]:
-        """The ConfigMaps and Secrets that a container's environment refers to."""
-        wanted: set[tuple[str, str]] = set()
-        for source in container.get("envFrom") or ():
-            for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
-                if source.get(field):
-                    wanted.add((kind, source[field]["name"]))
-        for entry in container.get("env") or ():
-            for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
-                if reference := (entry.get("valueFrom") or {}).get(field):
-                    wanted.add((kind, reference["name"]))
-        found: dict[tuple[str, str], Object] = {}
-        for kind, name in sorted(wanted):
-            resource = CONFIG_MAPS if kind == "ConfigMap" else SECRETS
-            obj = await self._get(resource, pod["metadata"]["namespace"], name)
-            if obj is not None:
-                found[kind, name] = obj
-        return found
-
-    async def _get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+    async def _part(self, kind: str, namespace: str, name: str) -> Object | None:
+        """A part of a volume, from the cache, or from the server if it is too new for that."""
+        record = self._parts[kind].store.get(Key(namespace, name))
+        if record is not None:
+            return record.object()
         try:
-            return await self._client.get(resource, name, namespace)
+            return await self._client.get(_PARTS[kind], name, namespace)
         except NotFound:
             return None
+
+    def _warn(self, pod: Object, reason: str, message: str) -> None:
+        if self._recorder is not None:
+            about = msgspec.convert(pod["metadata"], ObjectMeta, strict=False)
+            self._recorder.event(PODS, about, reason, message, kind=WARNING)
 
     # -- the Node object --------------------------------------------------------------------------------
 

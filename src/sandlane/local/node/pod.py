@@ -13,10 +13,14 @@ import msgspec
 import structlog
 
 from sandlane.kube.clock import Clock, timestamp
+from sandlane.kube.errors import KubeError
 from sandlane.kube.resource import Object
 from sandlane.local.node.container import Container
 from sandlane.local.node.logs import ContainerLogs
+from sandlane.local.node.payload import VolumeMissing, VolumeUnsupported
+from sandlane.local.node.podvolumes import PodVolumes
 from sandlane.local.node.state import ContainerState, pod_status
+from sandlane.local.node.view import View
 
 log = structlog.get_logger(__name__)
 
@@ -27,10 +31,14 @@ class Prepared(msgspec.Struct):
     argv: list[str]
     env: dict[str, str]
     folder: str = ""
+    view: View | None = None
 
 
-Prepare = Callable[[Object, Object], Awaitable[Prepared]]
-"""(pod, container) -> how to start it. Raises `NotMapped` and `ConfigMissing`."""
+Prepare = Callable[["PodWorker", Object], Awaitable[Prepared]]
+"""(worker, container) -> how to start it. Raises `NotMapped` and `ConfigMissing`."""
+Warn = Callable[[Object, str, str], None]
+"""(pod, reason, message): a Warning Event."""
+VOLUME_RETRY = 2.0
 
 
 class PodWorker:
@@ -43,12 +51,19 @@ class PodWorker:
         host: str,
         folder: Path,
         clock: Clock,
+        volumes: PodVolumes,
         prepare: Prepare,
         changed: Callable[[], None],
+        warn: Warn,
     ) -> None:
         self.pod = pod
         self.address = address
+        self.folder = folder
+        self.volumes = volumes
         self.finished = False
+        self.unmounted = True
+        """Whether it still waits for its volumes."""
+        self._warn = warn
         self._host = host
         self._clock = clock
         self._changed = changed
@@ -63,7 +78,7 @@ class PodWorker:
         def make(spec: Object) -> Container:
             state = _state(spec, statuses.get(spec["name"]), timestamp(clock.now()))
             logs = ContainerLogs(folder / spec["name"])
-            return Container(pod, spec, state, logs, lambda c: prepare(self.pod, c), address, clock, changed)
+            return Container(pod, spec, state, logs, lambda c: prepare(self, c), address, clock, changed)
 
         self.init = [make(spec) for spec in pod["spec"].get("initContainers") or ()]
         self.main = [make(spec) for spec in pod["spec"]["containers"]]
@@ -120,7 +135,9 @@ class PodWorker:
 
     async def _live(self) -> None:
         policy = self.pod["spec"].get("restartPolicy", "Always")
+        await self._mount()
         async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(self.volumes.keep(lambda: self.pod))
             sidecars = []
             for each in self.init:
                 if each.state.name in self._sidecars:
@@ -129,6 +146,8 @@ class PodWorker:
                         await self._clock.sleep(0.05)
                     continue
                 if await each.run(lambda code: code != 0 and policy != "Never"):
+                    for task in (keeping, *sidecars):
+                        task.cancel()
                     return
             again = {"Always": lambda code: True, "OnFailure": lambda code: code != 0, "Never": lambda code: False}[
                 policy
@@ -137,8 +156,35 @@ class PodWorker:
             await asyncio.wait(mains)
             for each in reversed(self.init):
                 await each.stop(self._grace)
-            for task in sidecars:
+            for task in (keeping, *sidecars):
                 task.cancel()
+
+    async def _mount(self) -> None:
+        """Make the volumes; wait while something that they need is not there, and say so."""
+        told = ""
+        while self.unmounted:
+            self.volumes.changed.clear()
+            try:
+                await self.volumes.prepare(self.pod)
+                self.unmounted = False
+                return
+            except VolumeUnsupported as error:
+                reason, message = "VolumeNotSupported", str(error)
+            except (VolumeMissing, KubeError) as error:
+                reason, message = "ContainerCreating", str(error)
+            if message != told:
+                told = message
+                self._warn(self.pod, "FailedMount", message)
+                for each in self.containers:
+                    each.wait_for(reason, message)
+            async with asyncio.TaskGroup() as tasks:
+                waits = [
+                    tasks.create_task(self._clock.sleep(VOLUME_RETRY)),
+                    tasks.create_task(self.volumes.changed.wait()),
+                ]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
 
 
 def _state(spec: Object, before: Object | None, now: str) -> ContainerState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -38,7 +38,11 @@ class Verdict(msgspec.Struct):
         return False
 
 
-async def attempt(probe: Object, address: str, ports: Mapping[str, int], env: Mapping[str, str], folder: str) -> str:
+Run = Callable[[list[str]], Awaitable[str]]
+"""Runs a command in the container; the empty text when it ends well, else what it said."""
+
+
+async def attempt(probe: Object, address: str, ports: Mapping[str, int], run: Run) -> str:
     """Try once; the empty text for success, else what went wrong."""
     try:
         async with asyncio.timeout(probe.get("timeoutSeconds") or 1):
@@ -47,7 +51,7 @@ async def attempt(probe: Object, address: str, ports: Mapping[str, int], env: Ma
             if "tcpSocket" in probe:
                 return await _tcp(probe["tcpSocket"], address, ports)
             if "exec" in probe:
-                return await _exec(probe["exec"].get("command") or [], env, folder)
+                return await run(probe["exec"].get("command") or [])
             if "grpc" in probe:
                 return await _tcp({"port": probe["grpc"]["port"]}, address, ports)
     except TimeoutError:
@@ -96,24 +100,3 @@ async def _tcp(target: Object, address: str, ports: Mapping[str, int]) -> str:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return ""
-
-
-async def _exec(command: list[str], env: Mapping[str, str], folder: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=dict(env),
-        cwd=folder or "/",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        out, _ = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    return (
-        "" if process.returncode == 0 else out[-500:].decode(errors="replace").strip() or f"exit {process.returncode}"
-    )
