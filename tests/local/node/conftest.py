@@ -63,8 +63,7 @@ class RunningNode:
                     try:
                         last = found = await check()
                     except (KubeError, FileNotFoundError) as error:
-                        last = found = None
-                        last = error
+                        last, found = error, None
                     if found:
                         return found
                     await asyncio.sleep(0.01)

@@ -16,14 +16,6 @@ def service(name: str, namespace: str = "rides") -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}
 
 
-def mounted(volume: dict[str, Any], at: str, **more: Any) -> dict[str, Any]:
-    """A Pod's `volumes` and its container's `volumeMounts` for one volume."""
-    return {
-        "spec": {"volumes": [{"name": "v", **volume}]},
-        "volumeMounts": [{"name": "v", "mountPath": at, **more}],
-    }
-
-
 async def test_hosts_follow_services(viewing: RunningNode) -> None:
     """All names of a Service are in /etc/hosts, short ones for the own namespace only; changes come while it runs."""
     await viewing.cluster.add(service("route"))
@@ -47,12 +39,17 @@ async def test_config_map_is_mounted_where_nothing_was(viewing: RunningNode) -> 
     """A volume appears at a path that the host does not have, read-only, and the host does not get that path."""
     await viewing.cluster.add(config_map("settings", a="1", b="2"))
     at = "/sandlane-test-volume/deep"
+    before = {folder: os.listdir(folder) for folder in ("/", "/etc", "/run", "/usr/share")}
+    volumes = [{"name": "v", "configMap": {"name": "settings"}}]
+    mounts = [{"name": "v", "mountPath": path} for path in (at, "/usr/share/sandlane-test/x", "/run/sandlane-test/y")]
     await viewing.run(
-        f"cat {at}/a {at}/b; touch {at}/x 2>/dev/null || echo ro; ls /etc/passwd",
-        **mounted({"configMap": {"name": "settings"}}, at),
+        f"cat {at}/a {at}/b; touch {at}/x 2>/dev/null || echo ro; ls /etc/passwd; cat /run/sandlane-test/y/a",
+        spec={"volumes": volumes},
+        volumeMounts=mounts,
     )
-    assert "12ro\n/etc/passwd" in await viewing.logged("passwd")
-    assert "sandlane-test-volume" not in os.listdir("/")
+    await viewing.phase("Succeeded")
+    assert viewing.log() == "12ro\n/etc/passwd\n1"
+    assert {folder: os.listdir(folder) for folder in before} == before
 
 
 async def test_account(viewing: RunningNode) -> None:

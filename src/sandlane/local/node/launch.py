@@ -3,7 +3,7 @@
 It stands between the node and the program because these steps must happen in a process of one thread, after the fork:
 an own mount view, host name, limits, and the promise of the kernel to kill it with the node. It imports next to
 nothing, so that a container starts only about 15 ms later. PLAN and REPORT are file descriptors: a `Plan` as marshal,
-and where to write `view INODE` (the mount namespace) and, when it fails, `error TEXT`.
+and a socket on which it says `view` (a byte is the answer) and, when it fails, `error TEXT`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _SIGKILL, _SIGPIPE, _SIGXFSZ = 1, 9, 13, 25
 _RLIMIT_DATA = 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+_MOST_LINKS = 40
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -67,11 +68,11 @@ class Builder:
 
     def __init__(self, root: str, targets: list[str]) -> None:
         self._root = ""
-        self._writable: dict[str, bool] = {}  # where we mounted something: whether mount points may be made in it
+        self._ours: set[str] = set()  # folders in memory; what they hold may be the host's
+        self._volumes: dict[str, bool] = {}  # where we have mounted something: whether it may be written
         if any(not os.path.lexists("/" + target.strip("/").split("/")[0]) for target in targets):
             self._root = root
-            self._copy("/", root)
-            self._writable["/"] = True
+            self._copy("/", "/")
 
     def mount(self, source: int, target: str, read_only: bool) -> None:
         """Bind an open file or folder to a path."""
@@ -81,7 +82,8 @@ class Builder:
             here = os.statvfs(self._root + path).f_flag
             kept = sum(flag for mask, flag in _KEPT_FLAGS.items() if here & mask)
             _mount("none", self._root + path, None, _BIND | _REMOUNT | _RDONLY | kept)
-        self._writable[path] = not read_only
+        self._volumes[path] = not read_only
+        self._ours.discard(path)
 
     def enter(self) -> None:
         """Make the new root the root."""
@@ -95,42 +97,49 @@ class Builder:
             os.chdir("/")
 
     def _place(self, target: str, folder: bool) -> str:
-        """A path to mount on, without symbolic links, made if it is missing."""
-        path = "/"
-        words = [word for word in target.split("/") if word not in ("", ".")]
-        for depth, word in enumerate(words):
-            last = depth == len(words) - 1
-            links = 0
+        """A path to mount on, with symbolic links followed as they are inside; what is missing is made."""
+        path, links = "/", 0
+        words = target.split("/")[::-1]
+        while words:
+            word = words.pop()
+            if word in ("", "."):
+                continue
+            if word == "..":
+                path = os.path.dirname(path)
+                continue
             step = os.path.join(path, word)
-            while os.path.islink(self._root + step) and links < 40:
+            if os.path.islink(self._root + step):
                 links += 1
-                step = os.path.normpath(os.path.join(os.path.dirname(step), os.readlink(self._root + step)))
-                real = os.path.realpath(self._root + os.path.dirname(step))
-                step = os.path.join(real[len(self._root) :] or "/", os.path.basename(step))
+                if links > _MOST_LINKS:
+                    raise OSError(40, f"too many symbolic links in {target}")
+                link = os.readlink(self._root + step)
+                path = "/" if link.startswith("/") else path
+                words += link.split("/")[::-1]
+                continue
             if not os.path.lexists(self._root + step):
-                step = self._make(step, folder or not last)
+                self._make(path, step, folder or any(words))
             path = step
         return path
 
-    def _make(self, path: str, folder: bool) -> str:
-        parent = os.path.dirname(path)
-        if not os.path.isdir(self._root + parent):
-            parent = self._place(parent, True)
-            path = os.path.join(parent, os.path.basename(path))
-        at = parent
-        while at not in self._writable and at != "/":
-            at = os.path.dirname(at)
-        if not self._writable.get(at):
-            self._copy(self._root + parent, self._root + parent)
-            self._writable[parent] = True
+    def _make(self, parent: str, path: str, folder: bool) -> None:
+        if parent not in self._ours and not self._in_writable_volume(parent):
+            self._copy(parent, self._root + parent)
         if folder:
             os.mkdir(self._root + path, 0o755)
+            if parent in self._ours:
+                self._ours.add(path)
         else:
             os.close(os.open(self._root + path, os.O_WRONLY | os.O_CREAT, 0o644))
-        return path
 
-    def _copy(self, source: str, target: str) -> None:
-        """A folder in memory at `target` with all that `source` holds: symbolic links copied, the rest bound."""
+    def _in_writable_volume(self, path: str) -> bool:
+        while path not in self._volumes and path != "/":
+            path = os.path.dirname(path)
+        return self._volumes.get(path, False)
+
+    def _copy(self, folder: str, source: str) -> None:
+        """Put a folder in memory in a folder's place, with all that `source` holds: links copied, the rest bound."""
+        target = self._root + folder
+        self._ours.add(folder)
         fd = os.open(source, os.O_PATH | os.O_DIRECTORY)
         try:
             mode = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -213,10 +222,10 @@ def main() -> None:
             plan: Plan = marshal.load(file)
         if plan.get("view"):
             make_view(plan["view"])  # type: ignore[arg-type]
+            os.write(report, b"view\n")
+            os.read(report, 1)  # the node has opened our mount namespace
         elif plan.get("join"):
             join_view(plan["join"])  # type: ignore[arg-type]
-        if plan.get("view"):
-            os.write(report, f"view {os.stat('/proc/self/ns/mnt').st_ino}\n".encode())
         try:
             os.chdir(plan["folder"] or "/")
         except OSError as error:

@@ -9,6 +9,7 @@ import contextlib
 import marshal
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,9 @@ class StartFailed(Exception):
 
 
 class ContainerProcess:
-    """A running (or ended) process; `view` is the inode of its own mount namespace, 0 when it has none."""
+    """A running (or ended) process; `view` is its own mount namespace, an open file that is closed when it has ended."""
 
-    def __init__(self, process: asyncio.subprocess.Process, view: int = 0) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, view: int = -1) -> None:
         self._process = process
         self._view = view
 
@@ -51,8 +52,10 @@ class ContainerProcess:
         """Its exit code as a container's: 128 + the signal that killed it."""
         code = await self._process.wait()
         self._signal_group(signal.SIGKILL)  # what it left behind in its session
-        if self._view:
+        if self._view >= 0:
             kill_view(self._view)
+            os.close(self._view)
+            self._view = -1
         return 128 - code if code < 0 else code
 
     def signal(self, number: int) -> None:
@@ -75,18 +78,19 @@ class ContainerProcess:
 
 
 def kill_view(view: int) -> None:
-    """Kill every process that lives in a container's mount namespace, whatever sessions it has made."""
+    """Kill every process that lives in a mount namespace (an open file), whatever sessions it has made."""
+    inode = os.fstat(view).st_ino  # nobody else's while the file is open
     killed: set[int] = set()
-    while found := {int(name) for name in os.listdir("/proc") if name.isdigit() and _lives_in(name, view)} - killed:
+    while found := {int(name) for name in os.listdir("/proc") if name.isdigit() and _lives_in(name, inode)} - killed:
         for pid in found:  # and again, for what these have started meanwhile
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         killed |= found
 
 
-def _lives_in(pid: str, view: int) -> bool:
+def _lives_in(pid: str, inode: int) -> bool:
     try:
-        return os.stat(f"/proc/{pid}/ns/mnt").st_ino == view
+        return os.stat(f"/proc/{pid}/ns/mnt").st_ino == inode
     except OSError:  # it has ended, or is somebody else's
         return False
 
@@ -137,9 +141,11 @@ async def launched(plan: Plan, stdin: Output, stdout: Output, stderr: Output) ->
     """Carry out a plan. Raises `StartFailed`."""
     if not plan["argv"]:
         raise StartFailed("there is no command to start")
-    reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
     steps = os.memfd_create("plan")
     process: asyncio.subprocess.Process | None = None
+    view = -1
     try:
         os.write(steps, marshal.dumps(dict(plan)))
         os.lseek(steps, 0, os.SEEK_SET)
@@ -149,58 +155,41 @@ async def launched(plan: Plan, stdin: Output, stdout: Output, stderr: Output) ->
             "-S",
             launch.__file__,
             str(steps),
-            str(writing),
+            str(theirs.fileno()),
             env={},
             cwd="/",
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            pass_fds=(steps, writing),
+            pass_fds=(steps, theirs.fileno()),
         )
-        os.close(writing)
-        writing = -1
-        report = await _whole(reading)
-    except (OSError, ValueError) as error:
-        raise StartFailed(f"cannot start {plan['argv'][0]}: {error}") from error
-    except BaseException:
+        theirs.close()
+        loop = asyncio.get_running_loop()
+        report = b""
+        while part := await loop.sock_recv(ours, 65536):  # until exec, which closes it
+            report += part
+            if report == b"view\n":
+                view = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY)
+                await loop.sock_sendall(ours, b"\n")
+        kind, _, error = report.decode(errors="replace").removeprefix("view\n").partition(" ")
+        if kind == "error":
+            await process.wait()
+            raise StartFailed(error.strip())
+        return ContainerProcess(process, view)
+    except BaseException as error:
+        if view >= 0:
+            os.close(view)
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+        if isinstance(error, (OSError, ValueError)):
+            raise StartFailed(f"cannot start {plan['argv'][0]}: {error}") from error
         raise
     finally:
-        for fd in (reading, writing, steps):
-            if fd >= 0:
-                os.close(fd)
-    words = dict(line.split(" ", 1) for line in report.splitlines() if " " in line)
-    if "error" in words:
-        await process.wait()
-        raise StartFailed(report.partition("error ")[2].strip())
-    return ContainerProcess(process, int(words.get("view", "0")))
-
-
-async def _whole(fd: int) -> str:
-    """All that is written to a pipe until it is closed, which exec does."""
-    loop = asyncio.get_running_loop()
-    os.set_blocking(fd, False)
-    parts: list[bytes] = []
-    done: asyncio.Future[None] = loop.create_future()
-
-    def read() -> None:
-        try:
-            part = os.read(fd, 65536)
-        except BlockingIOError:
-            return
-        parts.append(part)
-        if not part and not done.done():
-            done.set_result(None)
-
-    loop.add_reader(fd, read)
-    try:
-        await done
-    finally:
-        loop.remove_reader(fd)
-    return b"".join(parts).decode(errors="replace")
+        ours.close()
+        theirs.close()
+        os.close(steps)
 
 
 async def views_missing(folder: Path) -> str:
