@@ -23,7 +23,7 @@ ROUNDS = 5
 IDLE_SECONDS = 30
 SANDBOXES = 10
 WRITES = re.compile(
-    r'^rest_client_requests_total\{code="2\d\d",method="(POST|PUT|PATCH|DELETE)",resource="(?!subjectaccessreviews)[^"]*"\} ([\d.]+)$',
+    r'^rest_client_requests_total\{code="2\d\d",method="(POST|PUT|PATCH|DELETE)",resource="(?!subjectaccessreviews)[^"]*",verb="[^"]*"\} ([\d.]+)$',
     re.MULTILINE,
 )
 

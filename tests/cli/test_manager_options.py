@@ -17,7 +17,7 @@ def test_flags_over_file_over_defaults(tmp_path: Path) -> None:
     options, kubeconfig = parse(
         [
             *("--config", str(file), "--concurrent-reconciles", "2", "--watch-namespaces", "a,b"),
-            *("--no-install-crds", "--kubeconfig", "/k", "--xds-bind-address", ":18000"),
+            *("--no-install", "--kubeconfig", "/k", "--xds-bind-address", ":18000"),
         ]
     )
     assert (options.leader_elect, options.concurrent_reconciles, options.log_level) == (True, 2, "debug")

@@ -78,7 +78,7 @@ async def test_the_metrics_are_these(rig: Any) -> None:
     assert 'reconcile_total{controller="configmap",result="success"}' in text
     assert 'controller_runtime_reconcile_total{controller="configmap",result="success"}' in text
     assert 'workqueue_queue_duration_seconds_count{name="configmap"}' in text
-    assert 'rest_client_requests_total{code="200",method="GET",resource="configmaps"}' in text
+    assert 'rest_client_requests_total{code="200",method="GET",resource="configmaps",verb="watch"}' in text
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def served(rig: Any) -> AsyncIterator[Served]:
     server.default(CONFIG_MAPS, defaults).validate(CONFIG_MAPS, check).convert("example.com", "Thing", to_v2)
     server.inject_into(MUTATING_WEBHOOK_CONFIGURATIONS, "hooks").inject_into(VALIDATING_WEBHOOK_CONFIGURATIONS, "hooks")
     async with rig.running(manager):
-        await rig.until(lambda: not manager.not_ready())
+        await rig.until(server.listening.is_set)
         yield Served(manager, server, certificates)
 
 
@@ -128,10 +128,11 @@ async def test_conversion(served: Served) -> None:
 
 
 async def test_the_bundle_is_injected(served: Served, rig: Any) -> None:
-    """Into configurations that are there, come later, or lost it."""
+    """Into configurations that are there, come later, or lost it; the leader is not ready while there are none."""
     made = served.server.configurations("hooks", service={"namespace": "d", "name": "w", "port": 443})
     assert [config["kind"] for config in made] == ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]
     bundle = base64.b64encode(served.certificates.bundle).decode()
+    await rig.until(lambda: any("nobody asks" in text for text in served.manager.not_ready()))
     for config, resource in zip(
         made, (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS), strict=True
     ):
@@ -141,6 +142,7 @@ async def test_the_bundle_is_injected(served: Served, rig: Any) -> None:
         await rig.clock.advance(31)
         live = await served.manager.client.get(resource, "hooks")
         assert live["webhooks"][0]["clientConfig"]["caBundle"] == bundle
+    assert served.manager.not_ready() == []
 
 
 async def test_only_the_leader_writes_certificates(rig: Any) -> None:

@@ -18,10 +18,12 @@ import structlog
 
 from sandlane.admission.handlers import Admission
 from sandlane.api.limits import Settings
+from sandlane.api.places import MANAGER_NAME, WEBHOOK_SERVICE, service_names
 from sandlane.cli.crds import CrdsNotServed, install
+from sandlane.install.objects import foundation
 from sandlane.kube.client import Client
-from sandlane.kube.clock import SystemClock
-from sandlane.kube.config import ConfigError, load_config
+from sandlane.kube.clock import Clock, SystemClock
+from sandlane.kube.config import Config, ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import (
     MUTATING_WEBHOOK_CONFIGURATIONS,
@@ -61,12 +63,14 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     xds_advertise_address: str = ""
     router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     router_replicas: int = 2
-    install_crds: bool = False
+    install: bool = False
+    """On a laptop: write kinds, rights and webhook configurations first, then act as the manager's ServiceAccount."""
     allow_unchecked_requesters: bool = False
     """Run without webhooks: then nobody asks whether the requester of a sandbox may run what it forks."""
-    webhook_service: str = "sandlane-webhook"
+    webhook_service: str = WEBHOOK_SERVICE
+    """Also the name of the webhook configurations."""
     webhook_url: str = ""
-    """Where the API server reaches the webhooks without a Service: the leader then writes their configurations, too."""
+    """Where the API server reaches the webhooks without a Service; with `install`."""
     settings: Settings = Settings()
 
 
@@ -125,15 +129,26 @@ async def run(options: Options, kubeconfig: Path | None) -> None:
         raise OptionsError("--webhook-url needs a certificate authority of our own: it excludes --webhook-cert-dir")
     config = load_config(kubeconfig)
     clock, rng = SystemClock(), random.Random()
+    if options.install:
+        await install_once(config, options, clock, rng)
     client = Client(HttpTransport(config), clock=clock, rng=rng, qps=options.kube_api_qps, burst=options.kube_api_burst)
     try:
-        if options.install_crds:
-            await install(client, clock)
         manager = Manager(client, clock=clock, rng=rng, options=options, namespace=config.namespace)
         register(manager, options)
         await manager.run(handle_signals=True)
     finally:
         await client.close()
+
+
+async def install_once(config: Config, options: Options, clock: Clock, rng: random.Random) -> None:
+    """Write what a manager needs with the rights of the configuration, which is the ServiceAccount's from then on."""
+    namespace = options.leader_election_namespace or config.namespace
+    client = Client(HttpTransport(config), clock=clock, rng=rng)
+    try:
+        await install(client, clock, foundation(namespace, url=options.webhook_url))
+    finally:
+        await client.close()
+    config.impersonate_user = f"system:serviceaccount:{namespace}:{MANAGER_NAME}"
 
 
 def register(manager: Manager, options: Options) -> None:
@@ -174,13 +189,5 @@ def _serve_webhooks(manager: Manager, world: World, options: Options) -> None:
     )
     webhooks = WebhookServer(manager, certificates_for(manager, secret=f"{name}-certificate", names=hosts))
     Admission(manager.client, world, options.settings.limits).register(webhooks)
-    if options.webhook_url:
-        webhooks.register_at(options.webhook_url, name)
-        return
     for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
         webhooks.inject_into(resource, name)
-
-
-def service_names(service: str, namespace: str) -> list[str]:
-    """The names by which a Service is called inside its cluster."""
-    return [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]

@@ -56,7 +56,9 @@ async def uninstall(kubeconfig: Path | None, say: Say, *, keep_crds: bool = Fals
     clock, rng = SystemClock(), random.Random()
     client = Client(HttpTransport(load_config(kubeconfig)), clock=clock, rng=rng)
     try:
-        await install(client, clock)  # where somebody deleted the kinds, what they left can still be undone
+        await install(
+            client, clock, definitions()
+        )  # where somebody deleted the kinds, what they left can still be undone
         await _delete_ours(client, clock, say)
         await _delete_webhooks(client, say)
         await _restore_services(Manager(client, clock=clock, rng=rng, options=Options()), say)

@@ -86,7 +86,7 @@ class Metrics(Collector):
             ("work_queue_latency", "workqueue_queue_duration_seconds"), "Seconds that keys wait.", by_controller
         )
         self.requests = self.tally(
-            ("rest_client_requests_total",), "Requests to the API server.", ("method", "resource", "code")
+            ("rest_client_requests_total",), "Requests to the API server.", ("method", "resource", "code", "verb")
         )
         self.request_times = self.timing(
             ("rest_client_request_duration_seconds",), "Seconds until answers begin.", ("method",)
@@ -127,7 +127,8 @@ class Metrics(Collector):
 
     def requested(self, request: Request, status: int, seconds: float) -> None:
         """Count one request to the API server; status 0: no answer."""
-        self.requests.add(request.method, resource_of(request.path), str(status) if status else "<error>")
+        resource, code = resource_of(request.path), str(status) if status else "<error>"
+        self.requests.add(request.method, resource, code, verb_of(request, resource))
         self.request_times.add(seconds, request.method)
 
     def text(self) -> bytes:
@@ -179,3 +180,12 @@ def resource_of(path: str) -> str:
     if not rest:
         return "other"
     return rest[0] + (f"/{rest[2]}" if len(rest) > 2 else "")
+
+
+def verb_of(request: Request, resource: str) -> str:
+    """The verb for which the API server asks for a right."""
+    if request.method != "GET" or resource == "other":
+        return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(request.method, "get")
+    if any(name == "watch" and value in ("1", "true") for name, value in request.query):
+        return "watch"
+    return "list" if request.path.rstrip("/").endswith(f"/{resource}") else "get"

@@ -3,8 +3,8 @@
     webhooks = WebhookServer(manager, certificates)
     webhooks.default(SANDBOXES, set_defaults).validate(SANDBOXES, check)
 
-Every replica serves; only the leader writes webhook configurations and their `caBundle`. `run` and `inject` belong to the
-manager, which cancels them. A handler has a deadline below the API server's, and what it raises harms no other request.
+Every replica serves; only the leader writes the callers' `caBundle`. `run` and `inject` belong to the manager, which
+cancels them. A handler has a deadline below the API server's, and what it raises harms no other request.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from sandlane.runtime.admission_review import (
 from sandlane.runtime.certificates import FileCertificates, SecretCertificates
 from sandlane.runtime.health import serve
 from sandlane.runtime.manager import Manager
-from sandlane.runtime.webhook_rules import CONFIGURATIONS, DEFAULT_OPERATIONS, Hook, configurations
+from sandlane.runtime.webhook_rules import DEFAULT_OPERATIONS, Hook, configurations
 
 log = structlog.get_logger(__name__)
 
@@ -98,10 +98,9 @@ class WebhookServer:
         self.hooks: list[Hook] = []
         self._converters: dict[tuple[str, str], Convert] = {}
         self._targets: list[tuple[Resource, str]] = []
-        self._by_url: tuple[str, str] | None = None
+        self._not_asked: list[str] = []
         self._changed = asyncio.Event()
         self.listening = asyncio.Event()
-        self.registered = asyncio.Event()
         certificates.on_bundle(lambda bundle: self._changed.set())
         manager.add_runnable(certificates.run)
         manager.add_runnable(self.run)
@@ -152,16 +151,12 @@ class WebhookServer:
         ):
             raise ValueError(f"{resource.plural} have no caBundle")
         self._targets.append((resource, name))
+        self._not_asked.append(f"{resource.kind} {name} has no caBundle yet")
         return self
 
     def configurations(self, name: str, *, service: Object | None = None, url: str = "") -> list[Object]:
         """Webhook configurations for all that is registered, for callers that reach us by a Service or by a URL."""
         return configurations(self.hooks, name, service=service, url=url)
-
-    def register_at(self, url: str, name: str) -> WebhookServer:
-        """Where no manifest configures the webhooks: have the leader do it, for callers that reach us at a URL."""
-        self._by_url = (url, name)
-        return self
 
     # -- running ----------------------------------------------------------------------------------------
 
@@ -181,14 +176,10 @@ class WebhookServer:
         while True:
             self._changed.clear()
             if self._certificates.bundle:
-                await self._register()
-                for resource, name in self._targets:
-                    try:
-                        await self._inject(resource, name)
-                    except (NotFound, Conflict) as error:
-                        log.info("ca_bundle_not_written_yet", name=name, error=str(error))
-                    except KubeError as error:
-                        log.warning("ca_bundle_not_written", name=name, error=str(error))
+                await self.listening.wait()  # nobody is sent to where nobody answers
+                self._not_asked = [
+                    text for resource, name in self._targets if (text := await self._told(resource, name))
+                ]
             async with asyncio.TaskGroup() as tasks:
                 timer = tasks.create_task(self._manager.clock.sleep(RETRY))
                 changed = tasks.create_task(self._changed.wait())
@@ -196,33 +187,26 @@ class WebhookServer:
                 timer.cancel()
                 changed.cancel()
 
-    async def _register(self) -> None:
-        """Write our configurations where they are not as they should be."""
-        if self._by_url is None:
-            return
-        await self.listening.wait()  # nobody is sent to where nobody answers
-        url, name = self._by_url
-        client = self._manager.client
-        try:
-            for wanted in configurations(self.hooks, name, url=url, bundle=self._certificates.bundle):
-                resource = next(each for each in CONFIGURATIONS.values() if each.kind == wanted["kind"])
-                try:
-                    live = await client.get(resource, name)
-                except NotFound:
-                    live = {}
-                if live.get("webhooks") != wanted["webhooks"]:
-                    await client.apply(resource, wanted)
-        except KubeError as error:
-            log.warning("webhooks_not_registered", url=url, error=str(error))
-        else:
-            self.registered.set()
-
     def _late(self) -> Iterable[str]:
         if not self.listening.is_set():
             yield "the webhook server has no certificate yet"
-        ours = self._manager.leading.is_set() or not self._manager.options.leader_elect
-        if self._by_url is not None and ours and not self.registered.is_set():
-            yield "the webhooks are not registered yet"
+        if self._manager.leading.is_set() or not self._manager.options.leader_elect:
+            yield from self._not_asked
+
+    async def _told(self, resource: Resource, name: str) -> str:
+        """Write the bundle where it is not; why that cannot be done."""
+        try:
+            await self._inject(resource, name)
+        except NotFound:
+            log.error("webhooks_not_configured", kind=resource.kind, name=name)
+            return f"there is no {resource.kind} {name}: nobody asks this manager's webhooks"
+        except Conflict as error:
+            log.info("ca_bundle_not_written_yet", name=name, error=str(error))
+            self._changed.set()
+        except KubeError as error:
+            log.warning("ca_bundle_not_written", name=name, error=str(error))
+            return f"{resource.kind} {name}: {error}"
+        return ""
 
     async def _inject(self, resource: Resource, name: str) -> None:
         live = await self._manager.client.get(resource, name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandlane.api.places import NAMESPACE
 from sandlane.kube.clock import Clock
 from sandlane.local.proxy.bootstrap import bootstrap
 from sandlane.local.settings import DataDir, Settings, kubeconfig_written, write_whole
@@ -70,7 +71,8 @@ def _manager_flags(settings: Settings) -> list[str]:
         f"--metrics-bind-address={join(settings.manager_metrics)}",
         f"--xds-bind-address={join(settings.manager_xds)}",
         "--router-replicas=1",  # one laptop: a second Envoy would only cost memory
-        "--install-crds",
+        "--install",
+        f"--leader-election-namespace={NAMESPACE}",
         f"--webhook-host={settings.manager_webhook[0]}",
         f"--webhook-port={settings.manager_webhook[1]}",
         f"--webhook-url=https://{join(settings.manager_webhook)}",

@@ -1,0 +1,1 @@
+"""What a cluster needs to run Sandlane: kinds, rights, webhook configurations, the manager. The same for manifests, chart and laptop."""
