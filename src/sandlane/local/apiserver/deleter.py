@@ -8,8 +8,8 @@ from typing import Any
 from sandlane.kube.clock import timestamp
 from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Key, Object
+from sandlane.local.apiserver.crd.definition_status import mark_terminating
 from sandlane.local.apiserver.crd.definitions import STORAGE as DEFINITIONS
-from sandlane.local.apiserver.crd.definitions import mark_terminating
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.request_info import is_true
 from sandlane.local.apiserver.status import MODIFIED, bad_request, conflict, forbidden, invalid, not_found, success
@@ -65,7 +65,7 @@ class Deleter:
             stored = self._store.get(type_.storage_key, key)
             if stored is None:
                 raise not_found(resource.group, resource.plural, write.name)
-            old = self.writer.decode(type_, stored)
+            old = await self.writer.decode(type_, stored)
             self._check(write, old, options)
             await self.writer.admission.mutate(write, "DELETE", None, old)
             await self.writer.admission.validate(write, "DELETE", None, old)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from sandlane.kube.resource import Object
+from sandlane.local.apiserver import stored_form
 from sandlane.local.apiserver.representation import Representation
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.store.objects import Event
@@ -18,24 +19,31 @@ if TYPE_CHECKING:
 KEPT = 256
 """Events that are kept in decoded form, for watches that are at different places."""
 MAX_KEPT_BYTES = 64 * 1024
-Decode = Callable[[ResourceType, bytes], Object]
 
 
 class _Shared:
     """One event as one served version shows it. Treat its objects as frozen."""
 
-    def __init__(self, event: Event, type_: ResourceType, decode: Decode) -> None:
+    def __init__(self, event: Event, type_: ResourceType) -> None:
         self._event = event
         self.type_ = type_
-        self._decode = decode
+        self._converting = asyncio.Lock()
         self._objects: dict[str, Object] = {}
         self._lines: dict[str, bytes] = {}
+
+    async def convert(self) -> None:
+        """Ask a webhook for both states, once for all watches. Raises `StatusError`."""
+        async with self._converting:
+            sides = [side for side in ("before", "after", "last") if getattr(self._event, side) is not None]
+            if not self._objects:
+                shown = await stored_form.show(self.type_, *(getattr(self._event, side) for side in sides))
+                self._objects.update(zip(sides, shown, strict=True))
 
     def object(self, side: str) -> Object:
         """The object `before`, `after` or `last`."""
         found = self._objects.get(side)
         if found is None:
-            found = self._objects[side] = self._decode(self.type_, getattr(self._event, side))
+            found = self._objects[side] = stored_form.decode(self.type_, getattr(self._event, side))
         return found
 
     def line(self, kind: str, side: str) -> bytes:
@@ -53,9 +61,14 @@ class _Shared:
 class EventLines:
     """Makes the lines of one server's watches."""
 
-    def __init__(self, decode: Decode) -> None:
-        self._decode = decode
+    def __init__(self) -> None:
         self._recent: dict[tuple[int, str], _Shared] = {}
+
+    async def convert(self, wanted: Filter, event: Event) -> None:
+        """To be awaited before `line` where a webhook converts versions. Raises `StatusError`."""
+        shared = self._shared(event, wanted.type_)
+        await shared.convert()
+        self._recent[event.version, wanted.type_.resource.api_version] = shared
 
     def line(self, wanted: Filter, shape: Representation, event: Event, *, headers: bool) -> bytes | None:
         """The line that a change is for a watch, or None. An object that enters or leaves the selection comes or goes.
@@ -90,7 +103,7 @@ class EventLines:
         key = event.version, type_.resource.api_version
         found = self._recent.get(key)
         if found is None or found.type_ is not type_:
-            found = _Shared(event, type_, self._decode)
+            found = _Shared(event, type_)
             if event.size <= MAX_KEPT_BYTES:
                 while len(self._recent) >= KEPT:
                     del self._recent[next(iter(self._recent))]

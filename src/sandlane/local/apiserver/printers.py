@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandlane.kube.resource import Object
+from sandlane.local.apiserver import pod_cells
 from sandlane.local.apiserver.resource_type import Column
 
 Read = Callable[[Object], Any]
@@ -59,82 +60,6 @@ def _selector(path: str) -> Read:
 def _containers(what: str, path: str = "spec.template.spec.containers") -> Read:
     read = _at(path, ())
     return lambda obj: ",".join(container.get(what, "") for container in read(obj))
-
-
-# -- pods -------------------------------------------------------------------------------------------------
-
-
-def pod_status(pod: Object) -> str:
-    """The STATUS of a Pod: its phase, or what its containers wait for or ended with."""
-    status, spec = pod.get("status", {}), pod.get("spec", {})
-    reason = str(status.get("reason") or status.get("phase") or "Unknown")
-    sidecars = {c["name"] for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
-    initializing = False
-    for index, container in enumerate(status.get("initContainerStatuses") or ()):
-        state = container.get("state", {})
-        terminated = state.get("terminated")
-        if terminated and not terminated.get("exitCode"):
-            continue
-        if container["name"] in sidecars and container.get("started"):
-            continue
-        if terminated:
-            reason = "Init:" + _ended(terminated)
-        elif (waiting := state.get("waiting", {}).get("reason")) and waiting != "PodInitializing":
-            reason = f"Init:{waiting}"
-        else:
-            reason = f"Init:{index}/{len(spec.get('initContainers') or ())}"
-        initializing = True
-        break
-    if not initializing:
-        running = False
-        for container in reversed(status.get("containerStatuses") or ()):
-            state = container.get("state", {})
-            if waiting := state.get("waiting", {}).get("reason"):
-                reason = waiting
-            elif terminated := state.get("terminated"):
-                reason = _ended(terminated)
-            elif container.get("ready") and state.get("running"):
-                running = True
-        if reason == "Completed" and running:
-            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
-            reason = "Running" if ready else "NotReady"
-    if pod["metadata"].get("deletionTimestamp"):
-        return "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
-    return reason
-
-
-def _ended(terminated: Object) -> str:
-    if terminated.get("reason"):
-        return str(terminated["reason"])
-    if signal := terminated.get("signal"):
-        return f"Signal:{signal}"
-    return f"ExitCode:{terminated.get('exitCode', 0)}"
-
-
-def _pod_ready(pod: Object) -> str:
-    sidecars = {c["name"] for c in pod["spec"].get("initContainers") or () if c.get("restartPolicy") == "Always"}
-    statuses = pod.get("status", {}).get("containerStatuses") or []
-    statuses = statuses + [s for s in pod.get("status", {}).get("initContainerStatuses") or () if s["name"] in sidecars]
-    total = len(pod["spec"].get("containers", ())) + len(sidecars)
-    return f"{sum(1 for status in statuses if status.get('ready'))}/{total}"
-
-
-def _pod_restarts(pod: Object) -> str:
-    from sandlane.local.apiserver.tables import age
-
-    statuses = pod.get("status", {}).get("containerStatuses") or ()
-    count = sum(status.get("restartCount", 0) for status in statuses)
-    last = [s.get("lastState", {}).get("terminated", {}).get("finishedAt") for s in statuses]
-    when = max((stamp for stamp in last if stamp), default="")
-    return f"{count} ({age(when)} ago)" if count and when else str(count)
-
-
-def _gates(pod: Object) -> str:
-    gates = pod["spec"].get("readinessGates") or ()
-    if not gates:
-        return "<none>"
-    true = {c["type"] for c in pod.get("status", {}).get("conditions") or () if c["status"] == "True"}
-    return f"{sum(gate['conditionType'] in true for gate in gates)}/{len(gates)}"
 
 
 # -- services ---------------------------------------------------------------------------------------------
@@ -309,14 +234,14 @@ _EVENT_COLUMNS = (
 
 PRINTERS: dict[tuple[str, str], tuple[Column, ...]] = {
     ("", "Pod"): (
-        _text("Ready", _pod_ready),
-        _text("Status", pod_status),
-        _text("Restarts", _pod_restarts),
+        _text("Ready", pod_cells.ready),
+        _text("Status", pod_cells.status_text),
+        _text("Restarts", pod_cells.restarts),
         AGE,
         _text("IP", _at("status.podIP", "<none>"), 1),
         _text("Node", lambda pod: pod["spec"].get("nodeName") or "<none>", 1),
         _text("Nominated Node", lambda pod: pod.get("status", {}).get("nominatedNodeName") or "<none>", 1),
-        _text("Readiness Gates", _gates, 1),
+        _text("Readiness Gates", pod_cells.gates, 1),
     ),
     ("", "Service"): (
         _text("Type", _at("spec.type")),

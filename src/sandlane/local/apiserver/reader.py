@@ -11,7 +11,7 @@ import msgspec
 from sandlane.kube.clock import Clock
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.selectors import Selector, SelectorError, matches, parse_label_selector
-from sandlane.local.apiserver import field_selectors
+from sandlane.local.apiserver import field_selectors, stored_form
 from sandlane.local.apiserver.event_lines import EventLines, encode_line
 from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.representation import Representation
@@ -62,21 +62,16 @@ class Reader:
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._lines = EventLines(self.decode)
+        self._lines = EventLines()
 
-    def decode(self, type_: ResourceType, data: bytes) -> Object:
-        """An object at rest in the form of a served version."""
-        obj: Object = msgspec.json.decode(data)
-        return type_.from_storage(obj) if type_.from_storage else obj
-
-    def get(self, type_: ResourceType, namespace: str, name: str) -> Object:
+    async def get(self, type_: ResourceType, namespace: str, name: str) -> Object:
         """One object. Raises `StatusError` 404."""
         stored = self._store.get(type_.storage_key, Key(namespace, name))
         if stored is None:
             raise not_found(type_.resource.group, type_.resource.plural, name)
-        return self.decode(type_, stored.data)
+        return (await stored_form.show(type_, stored.data))[0]
 
-    def list(self, type_: ResourceType, wanted: Filter, query: Query) -> tuple[list[Object], Object]:
+    async def list(self, type_: ResourceType, wanted: Filter, query: Query) -> tuple[list[Object], Object]:
         """A page of objects, and the list's metadata. Raises `StatusError` 400 and 410."""
         limit = (
             _number(query, "limit") if query.get("resourceVersion") != "0" else 0
@@ -94,14 +89,18 @@ class Reader:
         metadata: Object = {"resourceVersion": str(version)}
         selects = bool(wanted.labels or wanted.fields)
         left = 0
+        view: stored_form.View = stored_form.decode
+        if type_.conversion is not None:  # one call for what is on the page, or for what the selectors are to look at
+            present = [each for each in present if _is_wanted(each[0], after, wanted)]
+            view = await stored_form.view(type_, present[:limit] if limit and not selects else present)
         for key, stored in present:
-            if (after is not None and key <= after) or (wanted.name and key.name != wanted.name):
+            if not _is_wanted(key, after, wanted):
                 continue
             full = bool(limit) and len(items) == limit
             if full and not selects:
                 left += 1
                 continue
-            obj = self.decode(type_, stored.data)
+            obj = view(type_, stored.data)
             if not wanted.admits(key, obj):
                 continue
             if full:
@@ -213,8 +212,9 @@ class Reader:
         try:
             headers = True
             if watch.initial is not None:
+                view = await stored_form.view(watch.type_, watch.initial)
                 for key, stored in watch.initial:
-                    obj = self.decode(watch.type_, stored.data)
+                    obj = view(watch.type_, stored.data)
                     if watch.wanted.admits(key, obj):
                         yield encode_line("ADDED", watch.shape.one(watch.type_, obj, headers=headers))
                         headers = False
@@ -241,10 +241,14 @@ class Reader:
                     bookmark_due = self._clock.monotonic() + BOOKMARK_SECONDS
                     continue
                 last = event.version
+                if watch.type_.conversion is not None:
+                    await self._lines.convert(watch.wanted, event)
                 line = self._lines.line(watch.wanted, watch.shape, event, headers=headers)
                 if line is not None:
                     headers = False
                     yield line
+        except StatusError as error:  # what a webhook could not convert
+            yield encode_line("ERROR", error.status())
         finally:
             watch.watcher.close()
 
@@ -295,6 +299,10 @@ class _Lines:
 
 async def _one_line(event: Object) -> AsyncIterator[bytes]:
     yield msgspec.json.encode(event) + b"\n"
+
+
+def _is_wanted(key: Key, after: Key | None, wanted: Filter) -> bool:
+    return (after is None or key > after) and (not wanted.name or key.name == wanted.name)
 
 
 def _number(query: Query, name: str) -> int:

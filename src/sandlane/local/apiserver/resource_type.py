@@ -51,6 +51,13 @@ class Strategy(Protocol):
         """What the author should know."""
 
 
+class Conversion(Protocol):
+    """Brings objects from one version into another, by asking somebody."""
+
+    async def convert(self, objects: list[Object], api_version: str) -> list[Object]:
+        """The objects in another version. Raises `StatusError`."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a Table: `read` gives the cell of an object."""
@@ -81,6 +88,7 @@ class ResourceType:
     storage_version: str = ""
     from_storage: Callable[[Object], Object] | None = None
     to_storage: Callable[[Object], Object] | None = None
+    conversion: Conversion | None = None
     selectable_fields: dict[str, Callable[[Object], str]] = field(default_factory=dict)
     scale_paths: tuple[str, str, str] | None = None
     custom: bool = False

@@ -65,7 +65,7 @@ async def handle(
     """get, update and patch of `scale`."""
     namespace = info.namespace if type_.resource.namespaced else ""
     if info.verb == "get":
-        obj = server.reader.get(type_, namespace, info.name)
+        obj = await server.reader.get(type_, namespace, info.name)
         scale = to_scale(type_, obj)
         if type_.custom and _get(obj, (type_.scale_paths or DEFAULT_PATHS)[0]) is None:
             raise internal(f'the spec replicas field "{(type_.scale_paths or DEFAULT_PATHS)[0]}" does not exist')

@@ -57,6 +57,7 @@ from sandlane.local.apiserver.status import (
     not_found,
 )
 from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.local.apiserver.webhook_calls import Caller
 from sandlane.local.apiserver.writer import Randomness, Write, Writer
 
 log = structlog.get_logger(__name__)
@@ -93,11 +94,13 @@ class ApiServer:
         self.reader = Reader(store, clock)
         self.writer = Writer(store, clock, rng, service_cidr)
         rbac = Rbac(store)
-        self.admission = AdmissionChain(store, self.registry, rng, (Escalation(rbac).check, SigningRights(rbac).check))
+        self._caller = Caller(store)
+        checks = Escalation(rbac).check, SigningRights(rbac).check
+        self.admission = AdmissionChain(store, self.registry, self._caller, rng, checks)
         self.writer.admission = self.admission
         self.deleter = Deleter(self.writer)
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        self.definitions = Definitions(store, self.registry, clock)
+        self.definitions = Definitions(store, self.registry, clock, self._caller, rng)
         self.writer.is_going = self.definitions.terminating.__contains__
         strategy = DefinitionStrategy(definitions.strategy, self.definitions)
         self.registry.register(replace(definitions, strategy=strategy))
@@ -135,8 +138,8 @@ class ApiServer:
                     group.create_task(self.writer.create(Write(type_, "", manager="kube-apiserver"), role, []))
 
     async def close(self) -> None:
-        """Close what was opened for admission."""
-        await self.admission.close()
+        """Close the connections to webhooks."""
+        await self._caller.close()
 
     def _type(self, group: str, version: str, plural: str) -> ResourceType:
         found = self.registry.get(group, version, plural)
@@ -190,9 +193,11 @@ class ApiServer:
         match info.verb:
             case "get":
                 shape = negotiate(request.headers.get("accept", ""), query, listing=False)
-                return json_answer(shape.one(type_, self.reader.get(type_, self._namespace(type_, info), info.name)))
+                return json_answer(
+                    shape.one(type_, await self.reader.get(type_, self._namespace(type_, info), info.name))
+                )
             case "list":
-                return self._list(type_, info, request, query)
+                return await self._list(type_, info, request, query)
             case "watch":
                 return self._watch(type_, info, request, query)
             case "create":
@@ -217,9 +222,9 @@ class ApiServer:
 
     # -- verbs ------------------------------------------------------------------------------------------
 
-    def _list(self, type_: ResourceType, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
+    async def _list(self, type_: ResourceType, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
         shape = negotiate(request.headers.get("accept", ""), query, listing=True)
-        items, metadata = self.reader.list(type_, make_filter(type_, _scoped(type_, info), query), query)
+        items, metadata = await self.reader.list(type_, make_filter(type_, _scoped(type_, info), query), query)
         return json_answer(shape.many(type_, items, metadata))
 
     def _watch(self, type_: ResourceType, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
@@ -316,7 +321,7 @@ class ApiServer:
         options = delete_options(body, query)
         options.pop("preconditions", None)
         shape = negotiate(request.headers.get("accept", ""), query, listing=True)
-        items, metadata = self.reader.list(type_, make_filter(type_, _scoped(type_, info), query), query)
+        items, metadata = await self.reader.list(type_, make_filter(type_, _scoped(type_, info), query), query)
         for item in items:
             write = self._write(type_, info, request, user, query)
             write.namespace = item["metadata"].get("namespace", "")
@@ -351,7 +356,7 @@ class ApiServer:
             raise StatusError(503, "ServiceUnavailable", f"{info.subresource}: no node can be reached from here")
         if info.verb == "get":
             shape = negotiate(request.headers.get("accept", ""), query, listing=False)
-            return json_answer(shape.one(type_, self.reader.get(type_, self._namespace(type_, info), info.name)))
+            return json_answer(shape.one(type_, await self.reader.get(type_, self._namespace(type_, info), info.name)))
         if info.verb == "update":
             return await self._update(type_, info, request, user, query)
         if info.verb == "patch":

@@ -16,6 +16,7 @@ from sandlane.kube.clock import Clock, timestamp
 from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver import metadata as meta
+from sandlane.local.apiserver import stored_form
 from sandlane.local.apiserver.body import check_fields
 from sandlane.local.apiserver.kinds.access import record_requester
 from sandlane.local.apiserver.kinds.field_errors import FieldError
@@ -159,7 +160,7 @@ class Writer:
             stored = self.store.get(type_.storage_key, key)
             if stored is None:
                 raise not_found(type_.resource.group, type_.resource.plural, write.name)
-            old = self.decode(type_, stored)
+            old = await self.decode(type_, stored)
             new = await compute(copy_json(old))
             wanted = new["metadata"].get("resourceVersion")
             if wanted and not str(wanted).isdecimal():
@@ -205,7 +206,7 @@ class Writer:
             gone = await self._remove(write, key, copy_json(old), stored.version)  # watchers see it as it was
             new["metadata"]["resourceVersion"] = gone["metadata"]["resourceVersion"]
             return new
-        if managers.same_but_times(new, old):
+        if managers.same_but_times(new, old) and stored_form.is_current(type_, stored.data):
             return old
         return await self._put(write, key, new, stored.version)
 
@@ -226,7 +227,7 @@ class Writer:
         given = applied["metadata"]
         for _ in range(ATTEMPTS):
             stored = self.store.get(type_.storage_key, key)
-            live = self.decode(type_, stored) if stored is not None else None
+            live = await self.decode(type_, stored) if stored is not None else None
             wanted = given.get("resourceVersion")
             if live is None:
                 if write.subresource:
@@ -286,16 +287,9 @@ class Writer:
 
     # -- shared -----------------------------------------------------------------------------------------
 
-    def decode(self, type_: ResourceType, stored: Stored) -> Object:
-        """A stored object in the served version."""
-        obj: Object = msgspec.json.decode(stored.data)
-        return type_.from_storage(obj) if type_.from_storage else obj
-
-    def encode(self, type_: ResourceType, obj: Object, version: int) -> bytes:
-        """An object in stored form, at a version."""
-        kept = type_.to_storage(copy_json(obj)) if type_.to_storage else obj
-        kept = {**kept, "metadata": {**kept["metadata"], "resourceVersion": str(version)}}
-        return msgspec.json.encode(kept)
+    async def decode(self, type_: ResourceType, stored: Stored) -> Object:
+        """A stored object in the served version. Raises `StatusError` when it cannot be converted."""
+        return (await stored_form.show(type_, stored.data))[0]
 
     def require_alive(self, write: Write) -> None:
         """Refuse new objects of a definition that is going. Raises `StatusError` 403."""
@@ -365,10 +359,9 @@ class Writer:
                 obj["metadata"].pop("resourceVersion", None)
             return obj
         type_ = write.type_
+        kept = await stored_form.rest(type_, obj)
         try:
-            stored = await self.store.put(
-                type_.storage_key, key, lambda version: self.encode(type_, obj, version), expected
-            )
+            stored = await self.store.put(type_.storage_key, key, lambda version: _at_version(kept, version), expected)
         except StorageFull as error:
             raise StatusError(507, "InsufficientStorage", f"the write could not be made durable: {error}") from error
         except StaleVersion:
@@ -376,17 +369,23 @@ class Writer:
                 raise already_exists(type_.resource.group, type_.resource.plural, key.name) from None
             raise
         obj["metadata"]["resourceVersion"] = str(stored.version)
-        return obj
+        return await stored_form.as_kept(type_, obj, kept)
 
     async def _remove(self, write: Write, key: Key, obj: Object, expected: int) -> Object:
         if write.dry_run:
             return obj
         type_ = write.type_
+        kept = await stored_form.rest(type_, obj)
         try:
             stored = await self.store.remove(
-                type_.storage_key, key, lambda version: self.encode(type_, obj, version), expected
+                type_.storage_key, key, lambda version: _at_version(kept, version), expected
             )
         except StorageFull as error:
             raise StatusError(507, "InsufficientStorage", f"the write could not be made durable: {error}") from error
         obj["metadata"]["resourceVersion"] = str(stored.version)
         return obj
+
+
+def _at_version(kept: Object, version: int) -> bytes:
+    """An object in stored form, at a version."""
+    return msgspec.json.encode({**kept, "metadata": {**kept["metadata"], "resourceVersion": str(version)}})

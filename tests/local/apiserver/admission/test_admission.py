@@ -11,7 +11,7 @@ import pytest
 
 from sandlane.kube.errors import ApiError
 from sandlane.kube.resource import CONFIG_MAPS, NAMESPACES
-from sandlane.local.apiserver.admission.calls import Caller, CallFailed
+from sandlane.local.apiserver.webhook_calls import Caller, CallFailed
 from sandlane.testing.cluster import FakeCluster
 
 Object = dict[str, Any]
@@ -57,7 +57,7 @@ async def hooks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hooks]:
     async with FakeCluster() as cluster:
         await cluster.ensure_namespace("d")
         made = Hooks(cluster)
-        monkeypatch.setattr(Caller, "review", lambda caller, hook, request: made.review(caller, hook, request))
+        monkeypatch.setattr("sandlane.local.apiserver.admission.webhooks.review", made.review)
         yield made
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.admission.attributes import Attributes, Matcher
-from sandlane.local.apiserver.admission.calls import Caller
 from sandlane.local.apiserver.admission.policies import Policies
 from sandlane.local.apiserver.admission.webhooks import Webhooks
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.local.apiserver.webhook_calls import Caller
 from sandlane.local.apiserver.writer import Randomness, Write
 
 Check = Callable[[Write, Object | None, Object | None], None]
@@ -20,10 +20,11 @@ Check = Callable[[Write, Object | None, Object | None], None]
 class AdmissionChain:
     """Admission of one server. Writes of the server itself (without a user) are not asked about."""
 
-    def __init__(self, store: ObjectStore, registry: Registry, rng: Randomness, checks: Iterable[Check]) -> None:
+    def __init__(
+        self, store: ObjectStore, registry: Registry, caller: Caller, rng: Randomness, checks: Iterable[Check]
+    ) -> None:
         matcher = Matcher(store, registry)
-        self._caller = Caller(store)
-        self._webhooks = Webhooks(store, matcher, self._caller, rng)
+        self._webhooks = Webhooks(store, matcher, caller, rng)
         self._policies = Policies(store, registry, matcher)
         self._checks = tuple(checks)
 
@@ -42,7 +43,3 @@ class AdmissionChain:
         attributes = Attributes(write, operation, new, old)
         await self._policies.validate(attributes)
         await self._webhooks.validate(attributes)
-
-    async def close(self) -> None:
-        """Close the connections to webhooks."""
-        await self._caller.close()

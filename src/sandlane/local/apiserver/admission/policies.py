@@ -19,6 +19,7 @@ from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.resource_type import StorageKey
 from sandlane.local.apiserver.status import StatusError, forbidden
 from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.local.apiserver.stored_form import show
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class Policies:
         if not self._store.count(BINDINGS) or at.type_.resource.group == EXEMPT_GROUP:
             return
         for policy, binding in self._in_force(at):
-            for params in self._params(policy, binding, at):
+            for params in await self._params(policy, binding, at):
                 for message, reason in self._violations(policy, at, params):
                     self._act(policy, binding, at, message, reason)
 
@@ -64,7 +65,7 @@ class Policies:
         policy = constraints.get("matchPolicy", "Equivalent")
         return self._matcher.served_as(at, rules or anything, policy, excluded) is not None
 
-    def _params(self, policy: Object, binding: Object, at: Attributes) -> list[Object | None]:
+    async def _params(self, policy: Object, binding: Object, at: Attributes) -> list[Object | None]:
         """The parameter objects of a policy; one None where it takes none."""
         kind, reference = policy["spec"].get("paramKind"), binding["spec"].get("paramRef")
         if not kind or not reference:
@@ -82,7 +83,7 @@ class Policies:
                     and selector is not None
                     and matches(selector, obj["metadata"].get("labels") or {})
                 ):
-                    found.append(type_.from_storage(obj) if type_.from_storage else obj)
+                    found += await show(type_, stored.data)
         if not found and reference.get("parameterNotFoundAction") == "Deny":
             self._act(policy, binding, at, "no params found for policy binding with `Deny` parameterNotFoundAction", "")
         return found

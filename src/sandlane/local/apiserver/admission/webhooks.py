@@ -16,15 +16,17 @@ import structlog
 
 from sandlane.kube.patch.errors import PatchError
 from sandlane.kube.patch.json_patch import json_patch
-from sandlane.kube.patch.values import copy_json, equal_json
+from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.admission.attributes import EXEMPT_GROUP, Attributes, Matcher, user_info
-from sandlane.local.apiserver.admission.calls import Caller, CallFailed, decoded_patch
 from sandlane.local.apiserver.admission.expressions import ExpressionFailed, conditions_hold, scope_of
+from sandlane.local.apiserver.admission.review import decoded_patch, review
 from sandlane.local.apiserver.metadata import new_uid
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
 from sandlane.local.apiserver.status import StatusError, bad_request, internal
 from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.local.apiserver.stored_form import translate
+from sandlane.local.apiserver.webhook_calls import Caller, CallFailed
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +116,7 @@ class Webhooks:
             return at
         if not patch or at.new is None:
             return at
-        shown = _converted(at.new, at.type_, call.type_)
+        shown = await translate(at.new, at.type_, call.type_)
         try:
             made = json_patch(shown, patch)
         except PatchError as error:
@@ -123,7 +125,7 @@ class Webhooks:
             raise internal(f'admission webhook "{name}": its patch leaves no object')
         if equal_json(made, shown):
             return at
-        return replace(at, new=_converted(made, call.type_, at.type_))
+        return replace(at, new=await translate(made, call.type_, at.type_))
 
     async def _outcome(self, call: Call, at: Attributes) -> StatusError | None:
         try:
@@ -138,7 +140,7 @@ class Webhooks:
         if at.write.dry_run and call.hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{name}" does not support dry run')
         try:
-            response = await self._caller.review(call.hook, self._request(call, at))
+            response = await review(self._caller, call.hook, await self._request(call, at))
         except CallFailed as error:
             self._failed(call, error)
             return None
@@ -156,7 +158,7 @@ class Webhooks:
             return
         raise internal(f'failed calling webhook "{name}": {error}') from error
 
-    def _request(self, call: Call, at: Attributes) -> Object:
+    async def _request(self, call: Call, at: Attributes) -> Object:
         resource, asked = call.type_.resource, at.type_.resource
         request: Object = {
             "uid": new_uid(self._rng),
@@ -168,22 +170,14 @@ class Webhooks:
             "namespace": at.write.namespace,
             "operation": at.operation,
             "userInfo": user_info(at.write.user),
-            "object": _converted(at.new, at.type_, call.type_) if at.new is not None else None,
-            "oldObject": _converted(at.old, at.type_, call.type_) if at.old is not None else None,
+            "object": await translate(at.new, at.type_, call.type_) if at.new is not None else None,
+            "oldObject": await translate(at.old, at.type_, call.type_) if at.old is not None else None,
             "dryRun": at.write.dry_run,
             "options": at.options(),
         }
         if at.write.subresource:
             request["subResource"] = request["requestSubResource"] = at.write.subresource
         return {key: value for key, value in request.items() if value != ""}
-
-
-def _converted(obj: Object, source: ResourceType, target: ResourceType) -> Object:
-    if source is target:
-        return obj
-    stored = source.to_storage(copy_json(obj)) if source.to_storage else copy_json(obj)
-    made: Object = target.from_storage(stored) if target.from_storage else stored
-    return made
 
 
 def _denied(name: str, status: Object) -> StatusError:

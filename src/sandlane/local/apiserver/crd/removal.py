@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.crd.definitions import CLEANUP, STORAGE, Definitions
+from sandlane.local.apiserver.crd.definition_status import CLEANUP
+from sandlane.local.apiserver.crd.definitions import STORAGE, Definitions
 from sandlane.local.apiserver.deleter import Deleter
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.status import StatusError

@@ -1,13 +1,11 @@
-"""Calling an admission webhook: where it is, its TLS, the AdmissionReview there and back."""
+"""Calling webhooks: where one is, its TLS, bodies there and back."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import ssl
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -37,12 +35,8 @@ class Caller:
             await self._session.close()
             self._session = None
 
-    async def review(self, hook: Object, request: Object) -> Object:
-        """The `response` of a webhook to a `request`. Raises `CallFailed`."""
-        client = hook["clientConfig"]
-        seconds = hook.get("timeoutSeconds") or 10
-        version = next(v for v in hook["admissionReviewVersions"] if v in ("v1", "v1beta1"))
-        review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
+    async def post(self, client: Object, body: bytes, seconds: int, query: dict[str, str] | None = None) -> bytes:
+        """Send a body to the webhook of a `clientConfig`; its answer. Raises `CallFailed`."""
         try:
             url, name = self._address(client)
             if self._session is None:
@@ -51,21 +45,22 @@ class Caller:
                 asyncio.timeout(seconds),
                 self._session.post(
                     url,
-                    params={"timeout": f"{seconds}s"},
-                    data=msgspec.json.encode(review),
+                    params=query,
+                    data=body,
                     headers={"content-type": "application/json", "accept": "application/json"},
                     ssl=_trust(client.get("caBundle") or ""),
                     server_hostname=name,
                 ) as answer,
             ):
-                body = await _body(answer)
+                answered = await _body(answer)
                 if answer.status != 200:
-                    raise CallFailed(f"the server answered HTTP {answer.status}: {body[:300].decode(errors='replace')}")
+                    shown = answered[:300].decode(errors="replace")
+                    raise CallFailed(f"the server answered HTTP {answer.status}: {shown}")
+                return answered
         except TimeoutError:
             raise CallFailed(f'failed to call webhook: Post "{_shown(client)}": no answer within {seconds} s') from None
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise CallFailed(f'failed to call webhook: Post "{_shown(client)}": {error}') from error
-        return _response(body, request["uid"])
 
     def _address(self, client: Object) -> tuple[str, str | None]:
         """The URL, and the name that its certificate must have where that is not the URL's host."""
@@ -105,33 +100,6 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER:
             raise CallFailed(f"the answer is larger than {MAX_ANSWER} bytes")
     return body
-
-
-def _response(body: bytes, uid: str) -> Object:
-    try:
-        review: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise CallFailed(f"the answer is no AdmissionReview: {error}") from error
-    response = review.get("response") if isinstance(review, dict) else None
-    if not isinstance(response, dict):
-        raise CallFailed("the answer has no response")
-    if response.get("uid") != uid:
-        raise CallFailed(f'expected response.uid="{uid}", got "{response.get("uid")}"')
-    return response
-
-
-def decoded_patch(response: Object) -> Any:
-    """The JSON patch of a response, or None. Raises `CallFailed`."""
-    if not response.get("patch"):
-        return None
-    if response.get("patchType") != "JSONPatch":
-        raise CallFailed(
-            f'webhook returned response.patch but not response.patchType JSONPatch: "{response.get("patchType")}"'
-        )
-    try:
-        return msgspec.json.decode(base64.b64decode(response["patch"], validate=True))
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise CallFailed(f"the patch cannot be decoded: {error}") from error
 
 
 def _shown(client: Object) -> str:

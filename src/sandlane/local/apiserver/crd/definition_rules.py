@@ -1,0 +1,216 @@
+"""What a CustomResourceDefinition must be: its defaults, and its faults."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from sandlane.kube.resource import Object
+from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule, undeclared_field
+from sandlane.local.apiserver.crd.validation import validate
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
+from sandlane.local.apiserver.kinds.names import dns_label
+from sandlane.local.apiserver.schema import Schema
+
+_TYPES = ("object", "array", "string", "integer", "number", "boolean")
+
+
+def default_definition(obj: Object) -> None:
+    """Names, list kind and conversion that were not given."""
+    spec = obj.setdefault("spec", {})
+    names = spec.setdefault("names", {})
+    if names.get("kind"):
+        names["singular"] = names.get("singular") or names["kind"].lower()
+        names["listKind"] = names.get("listKind") or names["kind"] + "List"
+    spec.setdefault("conversion", {}).setdefault("strategy", "None")
+    if spec["conversion"]["strategy"] == "Webhook":
+        client = (spec["conversion"].get("webhook") or {}).get("clientConfig") or {}
+        if "service" in client:
+            client["service"].setdefault("port", 443)
+
+
+def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> None:
+    """Name, versions and schemas."""
+    spec = obj["spec"]
+    names, group = spec.get("names") or {}, spec.get("group", "")
+    wanted = f"{names.get('plural', '')}.{group}"
+    name = obj["metadata"].get("name", "")
+    if name != wanted and not updating:
+        faults.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
+    if not group:
+        faults.required("spec.group")
+    elif "." not in group:
+        faults.invalid("spec.group", group, "should be a domain with at least one dot")
+    faults.one_of("spec.scope", spec.get("scope"), ("Cluster", "Namespaced"), required=True)
+    for field in ("plural", "kind"):
+        if not names.get(field):
+            faults.required(f"spec.names.{field}")
+    for field in ("plural", "singular"):
+        if names.get(field):
+            for detail in dns_label(names[field]):
+                faults.invalid(f"spec.names.{field}", names[field], detail)
+    versions = spec.get("versions") or []
+    storing = [version["name"] for version in versions if version.get("storage")]
+    if len(storing) != 1:
+        faults.invalid("spec.versions", _versions(versions), "must have exactly one version marked as storage version")
+        if len(storing) > 1 and not updating:
+            faults.invalid("status.storedVersions", storing, "must have exactly one stored version")
+    _check_conversion(faults, spec)
+    schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in versions]
+    shared = all(schema == schemas[0] for schema in schemas)  # upstream then checks it once, in another place
+    for index, schema in enumerate(schemas):
+        at = f"spec.versions[{index}].schema.openAPIV3Schema"
+        if schema is None:
+            faults.required(at, "schemas are required")
+            continue
+        if shared:
+            if index:
+                break
+            at = "spec.validation.openAPIV3Schema"
+        if schema.get("type") != "object":
+            faults.invalid(f"{at}.type", schema.get("type", ""), "must be object at the root") if schema.get(
+                "type"
+            ) else faults.required(f"{at}.type", "must not be empty at the root")
+        _check_schema(faults, schema, at, root=True)
+
+
+def _check_conversion(faults: Faults, spec: Object) -> None:
+    """The way between versions, with the names of fields that upstream's faults have."""
+    conversion, at = spec.get("conversion") or {}, "spec.conversion"
+    strategy, webhook = conversion.get("strategy"), conversion.get("webhook")
+    if strategy != "Webhook":
+        faults.one_of(f"{at}.strategy", strategy, ("None", "Webhook"), required=True)
+        if webhook is not None:
+            faults.forbidden(f"{at}.webhookClientConfig", "should not be set when strategy is not set to Webhook")
+        return
+    if spec.get("preserveUnknownFields"):
+        faults.invalid(f"{at}.strategy", strategy, "must be None if spec.preserveUnknownFields is true")
+    client = (webhook or {}).get("clientConfig")
+    if client is None:
+        faults.required(f"{at}.webhookClientConfig", "required when strategy is set to Webhook")
+    else:
+        _check_client(faults, client, f"{at}.webhookClientConfig")
+    versions = (webhook or {}).get("conversionReviewVersions") or []
+    if not versions:
+        faults.required(f"{at}.conversionReviewVersions")
+    elif not {"v1", "v1beta1"} & set(versions):
+        faults.invalid(f"{at}.conversionReviewVersions", versions, "must include at least one of v1, v1beta1")
+
+
+def _check_client(faults: Faults, client: Object, at: str) -> None:
+    """Either a URL over TLS or a Service."""
+    if ("url" in client) == ("service" in client):
+        faults.required(at, "exactly one of url or service is required")
+        return
+    if "url" in client:
+        parts = urlsplit(client["url"])
+        if parts.scheme != "https":
+            detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
+            faults.invalid(f"{at}.url", client["url"], detail)
+        elif not parts.hostname:
+            faults.invalid(f"{at}.url", client["url"], "host must be specified; desired format: https://host[/path]")
+        return
+    service = client["service"]
+    for field in ("name", "namespace"):
+        if not service.get(field):
+            faults.required(f"{at}.service.{field}", f"service {field} is required")
+    if not 0 < service.get("port", 443) < 65536:
+        faults.invalid(
+            f"{at}.service.port", service["port"], "port is not valid: must be between 1 and 65535, inclusive"
+        )
+
+
+def _versions(versions: list[Object]) -> Any:
+    return [{"name": version.get("name")} for version in versions]
+
+
+def _check_schema(faults: Faults, raw: Any, at: str, *, root: bool = False) -> None:
+    """The rules of structural schemas, as far as they protect from surprises."""
+    if not isinstance(raw, dict):
+        return
+    free = raw.get("x-kubernetes-int-or-string") or raw.get("x-kubernetes-preserve-unknown-fields")
+    if not root and not raw.get("type") and not free:
+        faults.required(f"{at}.type", "must not be empty for specified object fields")
+    if raw.get("type") and raw["type"] not in _TYPES:
+        faults.not_supported(f"{at}.type", raw["type"], _TYPES)
+    if raw.get("type") == "array" and "items" not in raw:
+        faults.required(f"{at}.items", "must be specified")
+    for index, rule in enumerate(raw.get("x-kubernetes-validations") or ()):
+        for field in ("rule", "messageExpression"):
+            if rule.get(field):
+                try:
+                    compile_rule(rule[field])
+                    unknown = undeclared_field(rule[field], raw, root=root)
+                    why = f"undefined field '{unknown}'" if unknown else ""
+                except UnsupportedExpression as error:
+                    why = str(error)
+                if why:
+                    where = f"{at}.x-kubernetes-validations[{index}].{field}"
+                    faults.invalid(where, rule[field], f"compilation failed: {why}")
+    if raw.get("default") is not None:
+        faults.errors += validate(raw["default"], Schema(raw), f"{at}.default")
+    if raw.get("x-kubernetes-list-type") == "map":
+        _check_keys(faults, raw, at)
+    if "pattern" in raw:
+        try:
+            re.compile(raw["pattern"])
+        except re.error as error:
+            faults.invalid(f"{at}.pattern", raw["pattern"], f"must be a valid regular expression, but isn't: {error}")
+    for name, child in (raw.get("properties") or {}).items():
+        if root and name == "metadata":
+            continue
+        _check_schema(faults, child, f"{at}.properties[{name}]")
+    if isinstance(raw.get("items"), dict):
+        _check_schema(faults, raw["items"], f"{at}.items")
+    if isinstance(raw.get("additionalProperties"), dict):
+        _check_schema(faults, raw["additionalProperties"], f"{at}.additionalProperties")
+
+
+def _check_keys(faults: Faults, raw: Object, at: str) -> None:
+    """The keys of a list of type map are always there: required, or with a default."""
+    items = raw.get("items") or {}
+    keys = raw.get("x-kubernetes-list-map-keys") or ()
+    if not keys:
+        faults.required(f"{at}.x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map")
+    for key in keys:
+        found = (items.get("properties") or {}).get(key)
+        if found is None:
+            faults.invalid(f"{at}.x-kubernetes-list-map-keys", keys, f"{key} is not a property of the items")
+        elif key not in (items.get("required") or ()) and "default" not in found:
+            detail = (
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            )
+            faults.required(f"{at}.items.properties[{key}].default", detail)
+
+
+def check_update(faults: Faults, new: Object, old: Object) -> None:
+    """What of a definition cannot change."""
+    for field in ("group", "scope"):
+        faults.immutable(f"spec.{field}", new["spec"].get(field), same=new["spec"].get(field) == old["spec"].get(field))
+    for field in ("plural", "kind"):
+        value = new["spec"]["names"].get(field)
+        faults.immutable(f"spec.names.{field}", value, same=value == old["spec"]["names"].get(field))
+    stored = (old.get("status") or {}).get("storedVersions") or ()
+    names = [version["name"] for version in new["spec"].get("versions") or ()]
+    for index, name in enumerate(stored):
+        if name not in names:
+            detail = f"missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
+            faults.errors.append(FieldError("FieldValueInvalid", f"status.storedVersions[{index}]", name, detail))
+
+
+def check_status(faults: Faults, new: Object, old: Object) -> None:
+    """What a client may say of the versions in which objects lie: those that there are, and the one that is stored now."""
+    stored = (new.get("status") or {}).get("storedVersions") or []
+    if stored == ((old.get("status") or {}).get("storedVersions") or []):
+        return
+    versions = {version["name"]: version for version in new["spec"].get("versions") or ()}
+    if not stored:
+        faults.invalid("status.storedVersions", stored, "must have at least one stored version")
+        return
+    for index, name in enumerate(stored):
+        if name not in versions:
+            faults.invalid(f"status.storedVersions[{index}]", name, "must appear in spec.versions")
+    for name, version in versions.items():
+        if version.get("storage") and name not in stored:
+            faults.invalid("status.storedVersions", stored, f"must have the storage version {name}")

@@ -1,0 +1,115 @@
+"""The resources that a CustomResourceDefinition makes the server serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sandlane.kube.resource import Object, Resource
+from sandlane.local.apiserver.crd.jsonpath import PathError, find
+from sandlane.local.apiserver.crd.strategy import CustomStrategy
+from sandlane.local.apiserver.kinds.kind import SCALE, STATUS
+from sandlane.local.apiserver.resource_type import Column, Conversion, ResourceType
+from sandlane.local.apiserver.schema import Schema
+
+
+def resource_types(definition: Object, conversion: Conversion | None = None) -> list[ResourceType]:
+    """The resources that a definition makes the server serve, one for each served version."""
+    spec = definition["spec"]
+    names, group = spec["names"], spec["group"]
+    storage_version = next(version["name"] for version in spec["versions"] if version.get("storage"))
+    made = []
+    for version in spec["versions"]:
+        if not version.get("served"):
+            continue
+        resource = Resource(group, version["name"], names["plural"], names["kind"], spec["scope"] == "Namespaced")
+        raw = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
+        schema = Schema.from_crd(raw)
+        subs = version.get("subresources") or {}
+        status, scale = "status" in subs, subs.get("scale")
+        paths = (
+            (scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath") or "")
+            if scale
+            else None
+        )
+        strategy = CustomStrategy(resource, schema, status=status, scale=paths)
+        api_version = resource.api_version
+        stored_as = f"{group}/{storage_version}"
+        made.append(
+            ResourceType(
+                resource=resource,
+                strategy=strategy,
+                schema=schema,
+                singular=names.get("singular") or names["kind"].lower(),
+                list_kind=names.get("listKind") or names["kind"] + "List",
+                short_names=tuple(names.get("shortNames") or ()),
+                categories=tuple(names.get("categories") or ()),
+                subresources=tuple(sub for sub, wanted in ((STATUS, status), (SCALE, scale)) if wanted),
+                columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
+                storage_version=storage_version,
+                from_storage=_converter(
+                    api_version, strategy, other=conversion is not None or version["name"] != storage_version
+                ),
+                to_storage=_converter(stored_as, None),
+                conversion=conversion,
+                selectable_fields={
+                    field["jsonPath"].lstrip("."): _selectable(field["jsonPath"])
+                    for field in version.get("selectableFields") or ()
+                },
+                scale_paths=paths,
+                custom=True,
+            )
+        )
+    return made
+
+
+def _converter(api_version: str, strategy: CustomStrategy | None, *, other: bool = False) -> Callable[[Object], Object]:
+    """Conversion None: the version's name differs, and fields that the version has not are left out (`other`: it is
+    not the version at rest). Defaults are filled in when an object is read."""
+
+    def convert(obj: Object) -> Object:
+        obj["apiVersion"] = api_version
+        if strategy is not None:
+            if other:
+                strategy.prune(obj)
+            strategy.default(obj)
+        return obj
+
+    return convert
+
+
+def _column(column: Object) -> Column:
+    path = column["jsonPath"]
+
+    def read(obj: Object) -> Any:
+        try:
+            found = find(obj, path)
+        except PathError:
+            return None
+        if not found:
+            return None
+        value = found[0]
+        if column["type"] == "integer":
+            return int(value) if isinstance(value, (int, float)) else None
+        if column["type"] == "string" and not isinstance(value, (str, dict, list)):
+            return str(value).lower() if isinstance(value, bool) else str(value)
+        return value
+
+    return Column(
+        column["name"],
+        column["type"],
+        column.get("format", ""),
+        column.get("description", f"Custom resource definition column (in JSONPath format): {path}"),
+        column.get("priority", 0),
+        read,
+    )
+
+
+def _selectable(path: str) -> Callable[[Object], str]:
+    def read(obj: Object) -> str:
+        found = find(obj, path)
+        if not found:
+            return ""
+        return str(found[0]).lower() if isinstance(found[0], bool) else str(found[0])
+
+    return read
