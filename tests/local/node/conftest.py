@@ -53,6 +53,7 @@ class RunningNode:
         self.node = node
         self.clock = clock
         self.folder = folder
+        self.running: asyncio.Task[None]
 
     async def until(self, check: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Wait until an awaitable check gives something true, and give that."""
@@ -132,6 +133,15 @@ class RunningNode:
                 return found.logs.path(run).read_text()
         return ""
 
+    def log_files(self) -> list[Path]:
+        """The logs of all runs of the container `app` of all Pods."""
+        return sorted(self.folder.glob("pods/*/app/*.log"))
+
+    async def stop(self) -> None:
+        """End the node."""
+        self.running.cancel()
+        await asyncio.wait([self.running])
+
     async def logged(self, text: str, name: str = "web", container: str = "app", run: int = 0) -> str:
         """Wait until a container has written something; the whole log."""
 
@@ -186,8 +196,10 @@ async def running_node(folder: Path, *objects: Object, views: str | None = None)
             caching = tasks.create_task(cache.run())
             await cache.wait_synced()
             running = [tasks.create_task(node.run()), tasks.create_task(recorder.run())]
+            found = RunningNode(cluster, node, clock, folder)
+            found.running = running[0]
             try:
-                yield RunningNode(cluster, node, clock, folder)
+                yield found
             finally:
                 for task in (*running, caching):
                     task.cancel()

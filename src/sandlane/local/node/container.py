@@ -110,6 +110,11 @@ class Container:
                     return code
             self.state.restarts += 1
 
+    @property
+    def surroundings(self) -> tuple[Mapping[str, str], str]:
+        """Environment and working directory of the process that runs, or ran last."""
+        return self._env, self._folder
+
     async def stop(self, grace: float) -> None:
         """End it: the preStop hook, SIGTERM, and SIGKILL after the grace."""
         self.stopping = True
@@ -231,7 +236,7 @@ class Container:
                     self.state.ready = not self.spec.get("readinessProbe")
                     self._changed()
                     return True
-                self._kill(f"startup probe failed: {problem}")
+                await self._kill(f"startup probe failed: {problem}", probe)
                 return False
             await self._clock.sleep(probe.get("periodSeconds") or 10)
 
@@ -259,7 +264,7 @@ class Container:
             await self._clock.sleep(probe.get("periodSeconds") or 10)
             problem = await self._attempt(probe)
             if verdict.count(not problem) and verdict.passing is False:
-                self._kill(f"liveness probe failed: {problem}")
+                await self._kill(f"liveness probe failed: {problem}", probe)
                 return
 
     async def _attempt(self, probe: Object) -> str:
@@ -280,7 +285,10 @@ class Container:
             code = await process.end(0) if process.running else process.streams.returncode
         return "" if code == 0 else out[-500:].decode(errors="replace").strip() or f"exit {code}"
 
-    def _kill(self, why: str) -> None:
+    async def _kill(self, why: str, probe: Object) -> None:
         self._verdict_lost = why
+        grace = probe.get("terminationGracePeriodSeconds")
+        if grace is None:
+            grace = self._pod["spec"].get("terminationGracePeriodSeconds", 30)
         if self.process is not None:
-            self.process.signal(signal.SIGTERM)
+            await self.process.end(float(grace))

@@ -1,4 +1,4 @@
-"""The node's own HTTP server, which the API server asks for logs: `/containerLogs/NAMESPACE/POD/CONTAINER`."""
+"""The node's own HTTP server, which the API server asks for what only the node has: logs, exec and port-forward."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiohttp import web
 
 from sandlane.kube.clock import Clock
 from sandlane.local.node.container import Container
+from sandlane.local.node.exec import PROTOCOLS, Session, Wanted
 from sandlane.local.node.logs import read_log
 from sandlane.local.node.node import ProcessNode
 
@@ -55,7 +56,26 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
         await response.write_eof()
         return response
 
+    async def execute(request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        container = _find(node, namespace, name, request.match_info["container"])
+        if container is None:
+            return web.Response(status=404, text=f"pod {namespace}/{name} does not run here\n")
+        process = container.process
+        if process is None or not process.running:
+            return web.Response(status=400, text=f"container {container.state.name} does not run\n")
+        query = request.query
+        wanted = Wanted(query.getall("command", []), query.get("input") == "1", query.get("tty") == "1")
+        socket = web.WebSocketResponse(protocols=PROTOCOLS)
+        if not socket.can_prepare(request):
+            return web.Response(status=400, text="Upgrade request required: this server speaks WebSocket only\n")
+        await socket.prepare(request)
+        await Session(socket, wanted).run(process.pid, *container.surroundings)
+        await socket.close()
+        return socket
+
     app = web.Application(middlewares=[guarded])
+    app.router.add_get("/exec/{namespace}/{pod}/{container}", execute)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
     return app
 

@@ -1,0 +1,167 @@
+"""What the node's server answers: logs of real containers, commands in them, connections to them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from sandlane.local.node.server import node_app
+
+from .conftest import RunningNode
+
+TOKEN = "the token"
+
+
+class Served:
+    """A node's server, and how to ask it."""
+
+    def __init__(self, node: RunningNode, url: str, session: aiohttp.ClientSession) -> None:
+        self.node = node
+        self.url = url
+        self.session = session
+
+    async def logs(self, name: str = "web", **query: str) -> tuple[int, str]:
+        """Status and text of a question for the log of `app`."""
+        async with self.session.get(f"{self.url}/containerLogs/rides/{name}/app", params=query) as answer:
+            return answer.status, await answer.text()
+
+    async def execute(self, *command: str, send: tuple[bytes, ...] = (), **query: str) -> tuple[dict[int, bytes], Any]:
+        """Run a command in `app`; what came on each stream, and the status at its end."""
+        params = [*(("command", word) for word in command), *query.items()]
+        url = f"{self.url}/exec/rides/web/app"
+        streams: dict[int, bytes] = {}
+        async with self.session.ws_connect(url, params=params, protocols=("v5.channel.k8s.io",)) as socket:
+            assert socket.protocol == "v5.channel.k8s.io"
+            for message in send:
+                await socket.send_bytes(message)
+            async for message in socket:
+                streams[message.data[0]] = streams.get(message.data[0], b"") + message.data[1:]
+        return streams, json.loads(streams.pop(3))
+
+
+@pytest.fixture
+async def served(node: RunningNode) -> AsyncIterator[Served]:
+    """A node with its server."""
+    runner = web.AppRunner(node_app(node.node, TOKEN, node.clock))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+            yield Served(node, url, session)
+    finally:
+        await runner.cleanup()
+
+
+async def test_only_the_cluster_may_ask(served: Served) -> None:
+    """Without the cluster's token nothing is answered."""
+    async with aiohttp.ClientSession() as session, session.get(f"{served.url}/containerLogs/a/b/c") as answer:
+        assert answer.status == 401
+
+
+async def test_logs(served: Served) -> None:
+    """Both streams are in the log; the last lines or the first bytes of it can be asked for."""
+    await served.node.run("for i in 1 2 3; do echo line $i; done; echo oops >&2; echo end")
+    await served.node.phase("Succeeded")
+    assert await served.logs() == (200, "line 1\nline 2\nline 3\noops\nend\n")
+    assert await served.logs(tailLines="2") == (200, "oops\nend\n")
+    assert await served.logs(tailLines="0") == (200, "")
+    assert await served.logs(limitBytes="8") == (200, "line 1\nl")
+
+
+async def test_logs_are_followed_to_the_end(served: Served, tmp_path: object) -> None:
+    """A followed log grows with the container and ends with it."""
+    flag = f"{tmp_path}/go"
+    await served.node.run(f"echo first; while ! [ -e {flag} ]; do sleep 0.02; done; echo last")
+    await served.node.logged("first")
+    url = f"{served.url}/containerLogs/rides/web/app"
+    async with served.session.get(url, params={"follow": "true"}) as answer:
+        assert await answer.content.readline() == b"first\n"
+        open(flag, "w").close()  # noqa: ASYNC230
+        assert await answer.content.read() == b"last\n"
+
+
+async def test_the_previous_run(served: Served) -> None:
+    """The log of the run before the last can be asked for once there is one."""
+    await served.node.run("echo run; sleep 0.2; exit 1", spec={"restartPolicy": "Always"})
+    await served.node.logged("run")
+    code, text = await served.logs(previous="true")
+    assert (code, text) == (400, 'previous terminated container "app" in pod "web" not found\n')
+    await served.node.state("web", lambda s: s["containerStatuses"][0]["restartCount"] > 0, "a restart")
+    assert await served.logs(previous="true") == (200, "run\n")
+
+
+async def test_no_log_yet(served: Served) -> None:
+    """A container that waits has no log, and says what it waits for."""
+    await served.node.run(image="unknown")
+    await served.node.waiting("ImageNotMapped")
+    code, text = await served.logs()
+    assert code == 400
+    assert text.startswith('container "app" in pod "web" is waiting to start: ImageNotMapped: no program is known')
+    assert (await served.logs("other"))[0] == 404
+
+
+async def test_exec(viewing: RunningNode, served: Served) -> None:
+    """A command sees the container's files and environment; its streams come apart, and its exit code last."""
+    spec = {"volumes": [{"name": "v", "emptyDir": {}}]}
+    mounts = [{"name": "v", "mountPath": "/sandlane-test"}]
+    env = [{"name": "A", "value": "b"}]
+    await viewing.run("echo mine >/sandlane-test/x; echo up; exec sleep 100", spec=spec, volumeMounts=mounts, env=env)
+    await viewing.logged("up")
+    streams, status = await served.execute("/bin/sh", "-c", "cat /sandlane-test/x; hostname; echo $A >&2; exit 3")
+    assert streams == {1: b"mine\nweb\n", 2: b"b\n"}
+    assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+
+
+async def test_exec_with_input(served: Served) -> None:
+    """What the client sends is the command's input, until the client closes it."""
+    await served.node.run("echo up; exec sleep 100")
+    await served.node.logged("up")
+    streams, status = await served.execute("cat", send=(b"\0hello ", b"\0world", b"\xff\0"), input="1")
+    assert (streams, status["status"]) == ({1: b"hello world"}, "Success")
+
+
+async def test_exec_on_a_terminal(served: Served) -> None:
+    """With a terminal the command has one, of the client's size."""
+    await served.node.run("echo up; exec sleep 100")
+    await served.node.logged("up")
+    size = b'\x04{"Width":100,"Height":30}'
+    send = (size, b"\0stty size; tty | cut -c 1-8; exit\n")
+    streams, status = await served.execute("/bin/sh", send=send, input="1", tty="1")
+    assert status["status"] == "Success"
+    assert b"30 100\r\n/dev/pts" in streams[1]
+
+
+async def test_exec_that_cannot_start(served: Served) -> None:
+    """A command that does not exist is named; a container that does not run is refused."""
+    await served.node.run("echo up; exec sleep 100")
+    await served.node.logged("up")
+    _, status = await served.execute("/no/such")
+    assert status["message"] == "cannot start /no/such: No such file or directory"
+    await served.node.run("true", name="done")
+    await served.node.phase("Succeeded", "done")
+    async with served.session.get(f"{served.url}/exec/rides/done/app", params={"command": "ls"}) as answer:
+        assert (answer.status, await answer.text()) == (400, "container app does not run\n")
+
+
+async def test_exec_ends_when_the_client_goes(served: Served) -> None:
+    """A command whose client has gone is ended."""
+    await served.node.run("echo up; exec sleep 100")
+    await served.node.logged("up")
+    url = f"{served.url}/exec/rides/web/app"
+    async with served.session.ws_connect(
+        url, params=[("command", "sh"), ("command", "-c"), ("command", "echo $$; exec sleep 1000")]
+    ) as socket:
+        pid = int((await socket.receive_bytes())[1:])
+
+    async def ended() -> bool:
+        return not os.path.exists(f"/proc/{pid}")  # noqa: ASYNC240
+
+    await served.node.until(ended, "the command has ended")
