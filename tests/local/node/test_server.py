@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +12,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from sandlane.local.node.portforward import PROTOCOL
 from sandlane.local.node.server import node_app
+from sandlane.local.node.spdy import DICTIONARY, Data, Ping, Reader, Writer
 
-from .conftest import RunningNode
+from .conftest import PYTHON, RunningNode
 
 TOKEN = "the token"
 
@@ -165,3 +168,49 @@ async def test_exec_ends_when_the_client_goes(served: Served) -> None:
         return not os.path.exists(f"/proc/{pid}")  # noqa: ASYNC240
 
     await served.node.until(ended, "the command has ended")
+
+
+ECHO = """
+import os, socket
+server = socket.create_server((os.environ["IP"], 9000))
+print("up", flush=True)
+while True:
+    peer, _ = server.accept()
+    while part := peer.recv(65536): peer.sendall(part.upper())
+    peer.close()
+"""
+
+
+async def test_port_forward(served: Served) -> None:
+    """A connection to the Pod's own address passes bytes both ways until its end; a refused one says so."""
+    env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    await served.node.run(command=[PYTHON, "-S", "-c", ECHO], env=env)
+    await served.node.logged("up")
+    writer, reader = Writer(), Reader()
+    url = f"{served.url}/portForward/rides/web?port=9000"
+    got: dict[int, bytes] = {}
+    closed: set[int] = set()
+    async with served.session.ws_connect(url, protocols=(PROTOCOL,)) as socket:
+        assert socket.protocol == PROTOCOL
+        for number, port in ((0, "9000"), (1, "9")):
+            for stream, kind in ((4 * number + 1, "error"), (4 * number + 3, "data")):
+                await socket.send_bytes(
+                    writer.open(stream, {"streamtype": kind, "port": port, "requestid": str(number)})
+                )
+        await socket.send_bytes(writer.data(3, b"hello "))
+        await socket.send_bytes(writer.data(3, b"world", fin=True) + writer.ping(1))
+        pinged = False
+        while len(closed) < 4 or not pinged:
+            for frame in reader.feed(await socket.receive_bytes()):
+                pinged = pinged or frame == Ping(1)
+                if isinstance(frame, Data):
+                    got[frame.stream] = got.get(frame.stream, b"") + frame.data
+                    closed |= {frame.stream} if frame.fin else set()
+    assert got[3] == b"HELLO WORLD"
+    assert got[5].startswith(b"error forwarding port 9 to pod web")
+    assert (got[1], got[7]) == (b"", b"")
+
+
+def test_the_dictionary_is_the_standards() -> None:
+    """Both sides name the dictionary of SPDY/3 by this checksum."""
+    assert zlib.adler32(DICTIONARY) == 0xE3C6A7C2

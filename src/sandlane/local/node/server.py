@@ -12,6 +12,9 @@ from sandlane.local.node.container import Container
 from sandlane.local.node.exec import PROTOCOLS, Session, Wanted
 from sandlane.local.node.logs import read_log
 from sandlane.local.node.node import ProcessNode
+from sandlane.local.node.pod import PodWorker
+from sandlane.local.node.portforward import PROTOCOL as PORT_FORWARD
+from sandlane.local.node.portforward import Forwarding
 
 
 def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
@@ -74,15 +77,34 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
         await socket.close()
         return socket
 
+    async def forward(request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        worker = _worker(node, namespace, name)
+        if worker is None:
+            return web.Response(status=404, text=f"pod {namespace}/{name} does not run here\n")
+        socket = web.WebSocketResponse(protocols=(PORT_FORWARD,))
+        if not socket.can_prepare(request):
+            return web.Response(status=400, text="Upgrade request required: this server speaks WebSocket only\n")
+        await socket.prepare(request)
+        await Forwarding(socket, worker.address, name).run()
+        await socket.close()
+        return socket
+
     app = web.Application(middlewares=[guarded])
+    app.router.add_get("/portForward/{namespace}/{pod}", forward)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", execute)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
     return app
 
 
 def _find(node: ProcessNode, namespace: str, pod: str, container: str) -> Container | None:
+    worker = _worker(node, namespace, pod)
+    return worker.container(container) if worker is not None else None
+
+
+def _worker(node: ProcessNode, namespace: str, pod: str) -> PodWorker | None:
     for worker in node.workers.values():
         metadata = worker.pod["metadata"]
         if (metadata["namespace"], metadata["name"]) == (namespace, pod):
-            return worker.container(container)
+            return worker
     return None
