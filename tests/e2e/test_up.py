@@ -133,6 +133,62 @@ def test_the_api_server_is_reached_through_its_service(cluster: Cluster) -> None
     assert (done.returncode, done.stdout.strip()) == (0, "ok"), done.stderr
 
 
+POD = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: page}
+data: {index.html: "from a volume\\n"}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: page}
+spec: {selector: {app: page}, ports: [{port: 8000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: page, labels: {app: page}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: any
+      command: [PYTHON, -m, http.server, "8000", --bind, $(IP), --directory, /sandlane-e2e/www]
+      env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+      readinessProbe: {tcpSocket: {port: 8000}}
+      volumeMounts: [{name: www, mountPath: /sandlane-e2e/www}]
+  volumes: [{name: www, configMap: {name: page}}]
+""".replace("PYTHON", sys.executable)
+
+
+def test_a_pod_is_used_with_kubectl(cluster: Cluster) -> None:
+    """A Pod serves its volume; exec sees it, reaches Services by name and the API as the Pod's account; ports are forwarded."""
+    cluster.kubectl("apply", "-f", "-", stdin=POD)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/page", f"--timeout={DEADLINE:.0f}s")
+    ask = "import urllib.request as u; print(u.urlopen('http://page.default.svc.cluster.local:8000/').read().decode())"
+    assert "from a volume" in cluster.kubectl("exec", "page", "--", sys.executable, "-c", ask)
+    assert cluster.kubectl("exec", "-i", "page", "--", "cat", stdin="said") == "said"
+    inside = ["env", "-u", "KUBECONFIG", f"HOME={cluster.folder}/nobody", str(BIN / "kubectl"), "auth", "whoami"]
+    assert "system:serviceaccount:default:default" in cluster.kubectl("exec", "page", "--", *inside)
+    command = [
+        str(BIN / "kubectl"),
+        "--kubeconfig",
+        str(cluster.folder / "kubeconfig"),
+        "port-forward",
+        "page",
+        ":8000",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
+        try:
+            assert forwarding.stdout is not None
+            port = forwarding.stdout.readline().split(" -> ")[0].rpartition(":")[2]
+            for _ in range(2):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                    assert response.read() == b"from a volume\n"
+        finally:
+            forwarding.terminate()
+    cluster.kubectl("delete", "pod/page", "service/page", "configmap/page")
+
+
 @pytest.mark.parametrize("name", ["manager", "proxy", "agent", "apiserver"])
 def test_a_killed_process_comes_back(cluster: Cluster, name: str) -> None:
     """After kill -9 of a part the cluster becomes ready again, with its state, and says what happened."""
