@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sandlane
+from sandlane.admission.hooks import all_hooks
 from sandlane.api.crd import definitions
 from sandlane.api.reasons import as_markdown
+from sandlane.install import chart
 from sandlane.install.objects import everything
 from sandlane.install.text import many, one
 
@@ -24,6 +26,8 @@ def generated() -> Iterator[tuple[Path, str]]:
     for crd in definitions():
         yield ROOT / "deploy/crds" / f"{crd['metadata']['name']}.yaml", NOTICE + one(crd)
     yield ROOT / "deploy/sandlane.yaml", NOTICE + many(everything(version=sandlane.__version__))
+    for path, text in chart.files(list(all_hooks()), sandlane.__version__):
+        yield ROOT / "deploy/chart/sandlane" / path, text
     yield ROOT / "docs/reasons.md", as_markdown()
 
 

@@ -104,6 +104,20 @@ def uninstall(
 
 
 @app.command()
+def manifests(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where the manager lives.")] = "sandlane-system",
+    image: Annotated[str, typer.Option("--image", help="The manager's image; default sandlane/manager:VERSION.")] = "",
+    replicas: Annotated[int, typer.Option("--replicas", help="How many managers.")] = 2,
+) -> None:
+    """Print the manifests that install Sandlane in a real cluster: `| kubectl apply --server-side -f -`."""
+    import sandlane
+    from sandlane.install.objects import everything
+    from sandlane.install.text import many
+
+    print(many(everything(namespace, version=sandlane.__version__, image=image, replicas=replicas)), end="")
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     import sandlane

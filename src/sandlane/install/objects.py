@@ -37,10 +37,10 @@ def foundation(namespace: str = NAMESPACE, *, url: str = "") -> list[Object]:
     return [namespace_object(namespace), *definitions(), *rights(namespace), *hooks]
 
 
-def everything(namespace: str = NAMESPACE, *, version: str) -> list[Object]:
+def everything(namespace: str = NAMESPACE, *, version: str, image: str = "", replicas: int = 2) -> list[Object]:
     """A whole installation, in the order in which it can be applied."""
     made = [*foundation(namespace), manager_config(namespace), *services(namespace)]
-    made += [budget(namespace), deployment(namespace, image=f"{IMAGE}:{version}")]
+    made += [budget(namespace), deployment(namespace, image=image or f"{IMAGE}:{version}", replicas=replicas)]
     return [labelled(obj, version) for obj in made]
 
 
@@ -101,8 +101,8 @@ def budget(namespace: str) -> Object:
     }
 
 
-def deployment(namespace: str, *, image: str) -> Object:
-    """The manager: two replicas, of which one leads and both serve xDS and webhooks."""
+def deployment(namespace: str, *, image: str, replicas: int = 2) -> Object:
+    """The manager: one replica leads, all serve xDS and webhooks."""
     ports = {"webhook": WEBHOOK_PORT, "xds": XDS_PORT, "health": HEALTH_PORT, "metrics": METRICS_PORT}
     probe = {"httpGet": {"path": "/healthz", "port": "health"}, "timeoutSeconds": 5}
     container = {
@@ -153,7 +153,7 @@ def deployment(namespace: str, *, image: str) -> Object:
         "kind": "Deployment",
         "metadata": {"name": MANAGER_NAME, "namespace": namespace, "labels": dict(SELECTOR)},
         "spec": {
-            "replicas": 2,
+            "replicas": replicas,
             "selector": {"matchLabels": dict(SELECTOR)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": {"metadata": {"labels": dict(SELECTOR)}, "spec": pod},

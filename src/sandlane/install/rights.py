@@ -31,7 +31,6 @@ def manager_rules() -> list[Object]:
         # Where OwnerReferencesPermissionEnforcement is on, as on OpenShift: owners whose deletion waits for what they own.
         _rule("sandlane.dev", ("sandboxes/finalizers",), ("update",)),
         _rule("apps", ("deployments",), (*_WATCH, "get", "create", "patch", "delete")),
-        _rule("apps", ("replicasets",), _WATCH),
         _rule("", ("services",), (*_WATCH, "get", "create", "patch", "delete")),
         _rule("policy", ("poddisruptionbudgets",), ("get", "create", "patch", "delete")),
         _rule("", ("namespaces", "persistentvolumeclaims", "pods", "resourcequotas"), _WATCH),

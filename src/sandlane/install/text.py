@@ -27,9 +27,9 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def one(obj: Object) -> str:
+def one(obj: Object, *, width: int = 120) -> str:
     """A document without a separator."""
-    return yaml.dump(obj, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return yaml.dump(obj, Dumper=_Dumper, sort_keys=False, width=width, allow_unicode=True)
 
 
 def many(objects: Iterable[Object]) -> str:

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import msgspec
 
+from sandlane.api.places import NAMESPACE
 from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock
+from sandlane.kube.errors import Forbidden, NotFound
 from sandlane.kube.resource import CERTIFICATE_SIGNING_REQUESTS, CONFIG_MAPS
 from sandlane.routing.envoy.binary import envoy_binary
 from sandlane.tunnel import identity
@@ -46,16 +48,27 @@ async def find_directory(client: Client, clock: Clock) -> Directory:
     """Read where the cluster's tunnel servers are, waiting for them to be made. Raises `ConnectError`."""
     end = clock.monotonic() + PATIENCE
     while clock.monotonic() < end:
-        found = await client.list(CONFIG_MAPS, label_selector=f"{TUNNEL}=true")
-        for obj in found.items:
-            if obj["metadata"]["name"] == NAME:
-                data = obj["data"]
-                host, _, port = data["address"].rpartition(":")
-                return Directory(host, int(port), int(data["replicas"]), data["ca.crt"])
+        if (data := await _directory(client)) is not None:
+            host, _, port = data["address"].rpartition(":")
+            return Directory(host, int(port), int(data["replicas"]), data["ca.crt"])
         await clock.sleep(0.2)
     raise ConnectError(
         f"the cluster has made no tunnel servers within {PATIENCE:.0f} s: is Sandlane's manager running? (see its log)"
     )
+
+
+async def _directory(client: Client) -> dict[str, str] | None:
+    """The directory's entries: in the usual namespace, which everybody may read, or wherever the user may look."""
+    try:
+        found = await client.get(CONFIG_MAPS, NAME, NAMESPACE)
+    except (NotFound, Forbidden):
+        try:
+            listed = (await client.list(CONFIG_MAPS, label_selector=f"{TUNNEL}=true")).items
+        except Forbidden:
+            return None
+        found = next((obj for obj in listed if obj["metadata"]["name"] == NAME), {})
+    data: dict[str, str] | None = found.get("data")
+    return data
 
 
 async def get_certificate(client: Client, clock: Clock, uid: str) -> bytes:
