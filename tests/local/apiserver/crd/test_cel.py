@@ -7,8 +7,67 @@ from typing import Any
 import pytest
 
 from sandlane.local.apiserver.crd.cel_cost import Loops, TooExpensive, loops_of, rounds_of
-from sandlane.local.apiserver.crd.cel_rules import check, run
+from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, check, compile_rule, run
 from sandlane.local.apiserver.schema import Schema
+
+HERE = {"a": 1, "list": [{"k": "x"}, {}], "map": {"c": 7}, "k-y": "z"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("self.?a.orValue(3)", 1),
+        ("self.?b.orValue(3)", 3),
+        ("self.?map.c.orValue(0)", 7),
+        ("self.?map.?d.e.hasValue()", False),
+        ("self[?'k-y'].orValue('') + self[?'no'].orValue('!')", "z!"),
+        ("self.list[?5].hasValue()", False),
+        ("self.?b.or(self.?a).value()", 1),
+        ("self.?a.optMap(v, v + 1).orValue(0)", 2),
+        ("self.?b.optMap(v, v + 1).orValue(0)", 0),
+        ("self.?map.optFlatMap(m, m.?c).orValue(0)", 7),
+        ("self.list.filter(x, x.?k.orValue('') == 'x').size()", 1),
+        ("'self.?a' == 'self.' + '?a' ? optional.of(4).value() : optional.none().orValue(5)", 4),
+        ("sets.contains([1, 2], [1]) && sets.equivalent([1, 2], [2, 1, 1]) && !sets.intersects([1], [2])", True),
+    ],
+)
+def test_optional_fields_and_sets(expression: str, value: Any) -> None:
+    """Optional fields, keys and values, and the functions on sets, give what they give in Kubernetes."""
+    assert run(expression, {"self": HERE}) == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("self.nonsense()", "undeclared reference to 'nonsense'"),
+        ("self.find('a') == ''", "undeclared reference to 'find'"),
+        ("self.all(i, v, v > 0)", "two variables"),
+        ("self.a.optMap(v, v)", "after an optional field only"),
+        ("x" + ".?a.optMap(v, v)" * 1, ""),
+        ("(" + "self.?a" + ".optMap(v, v)" * 40 + ").orValue(1)", "too many optMap"),
+        ("self.?a.optMap(v", "a bracket is not closed"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_when_it_is_written(expression: str, why: str) -> None:
+    """A function or a form that is not there is a fault of the definition, not of each object later."""
+    if not why:
+        compile_rule(expression)
+        return
+    with pytest.raises(UnsupportedExpression, match=why):
+        compile_rule(expression)
+
+
+@pytest.mark.parametrize(("old", "value", "good"), [(None, "a", True), ("a", "a", True), ("a", "b", False)])
+def test_an_optional_old_value(old: str | None, value: str, good: bool) -> None:
+    """A rule with `optionalOldSelf` also runs where there is no old value, and can ask for it."""
+    rules = [
+        {"rule": "!oldSelf.hasValue() || self == oldSelf.value()", "optionalOldSelf": True},
+        {"rule": "oldSelf.optMap(was, was == self).orValue(true)", "optionalOldSelf": True},
+    ]
+    errors: list[Any] = []
+    schema = Schema({"type": "string", "x-kubernetes-validations": rules})
+    check(value, schema, "spec.x", errors, old, updating=old is not None)
+    assert len(errors) == (0 if good else 2)
 
 
 @pytest.mark.parametrize(

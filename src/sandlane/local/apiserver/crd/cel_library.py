@@ -1,7 +1,7 @@
 """The functions that Kubernetes adds to CEL: texts, lists, quantities, URLs, IP addresses. Pure.
 
 https://kubernetes.io/docs/reference/using-api/cel/#cel-options-language-features-and-libraries. Quantities, URLs and addresses are maps
-with one entry here, so that equal ones are equal. `find`, `findAll`, `sets` and `format` validators are not there.
+with one entry here, so that equal ones are equal. `find`, `findAll` and `format` validators are not there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sandlane.kube.quantity import parse_quantity
 
 Function = Callable[..., Any]
 _CALLED = re.compile(r"(\w+)\s*\(")
+_NAMESPACE = re.compile(r"\bsets\s*\.\s*")
 _QUANTITY, _URL, _IP, _CIDR = "quantity", "url", "ip", "cidr"
 
 
@@ -208,8 +209,58 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 
+FUNCTIONS |= {
+    "sets_contains": lambda items, others: all(each in items for each in others),
+    "sets_equivalent": lambda items, others: all(e in items for e in others) and all(e in others for e in items),
+    "sets_intersects": lambda items, others: any(each in items for each in others),
+}
+BUILTIN = frozenset(
+    [
+        "all",
+        "exists",
+        "exists_one",
+        "existsOne",
+        "map",
+        "filter",
+        "has",
+        "size",
+        "contains",
+        "startsWith",
+        "endsWith",
+        "matches",
+        "bytes",
+        "double",
+        "dyn",
+        "duration",
+        "int",
+        "string",
+        "timestamp",
+        "type",
+        "uint",
+        "getDate",
+        "getDayOfMonth",
+        "getDayOfWeek",
+        "getDayOfYear",
+        "getFullYear",
+        "getHours",
+        "getMilliseconds",
+        "getMinutes",
+        "getMonth",
+        "getSeconds",
+        "of",
+        "none",
+        "ofNonZeroValue",
+        "hasValue",
+        "value",
+        "or",
+        "orValue",
+    ]
+)
+"""The functions of the library itself."""
+
+
 @lru_cache(maxsize=4096)
 def functions_in(expression: str) -> tuple[tuple[str, Function], ...]:
     """The functions that an expression calls."""
-    called = set(_CALLED.findall(expression))
+    called = set(_CALLED.findall(_NAMESPACE.sub("sets_", expression)))
     return tuple((name, function) for name, function in FUNCTIONS.items() if name in called)

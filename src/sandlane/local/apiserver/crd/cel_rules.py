@@ -13,7 +13,8 @@ import structlog
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.local.apiserver.crd.cel_cost import Budget, TooExpensive, rounds_of
-from sandlane.local.apiserver.crd.cel_library import functions_in
+from sandlane.local.apiserver.crd.cel_library import BUILTIN, FUNCTIONS, functions_in
+from sandlane.local.apiserver.crd.cel_syntax import HAS_OLD, called, plain
 from sandlane.local.apiserver.kinds.field_errors import OMITTED, FieldError
 from sandlane.local.apiserver.schema import Schema
 
@@ -28,19 +29,23 @@ class UnsupportedExpression(ValueError):
 
 
 @lru_cache(maxsize=4096)
-def compile_rule(expression: str) -> Any:
-    """A compiled expression. Raises `UnsupportedExpression`."""
+def compile_rule(expression: str, optional_old: bool = False) -> Any:
+    """A compiled expression; `optional_old`: its `oldSelf` is an optional value. Raises `UnsupportedExpression`."""
     if len(expression) > MAX_EXPRESSION:
         raise UnsupportedExpression(f"longer than {MAX_EXPRESSION} characters")
     try:
-        return cel.compile(expression)
+        words = plain(expression, optional_old)
+        unknown = called(words) - BUILTIN - FUNCTIONS.keys()
+        if unknown:
+            raise UnsupportedExpression(f"undeclared reference to '{min(unknown)}' (in container '')")
+        return cel.compile(words)
     except ValueError as error:
         raise UnsupportedExpression(str(error)) from error
 
 
 def run(expression: str, scope: Mapping[str, Any], budget: Budget | None = None) -> Any:
     """The value of an expression, with Kubernetes' functions. Raises `TooExpensive`, and whatever the library raises."""
-    program = compile_rule(expression)
+    program = compile_rule(expression, HAS_OLD in scope)
     rounds = rounds_of(expression, scope.values())
     if budget is not None and not budget.spend(rounds):
         raise TooExpensive("the rules of this object take too long together")
@@ -166,6 +171,8 @@ def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str, budget: Budge
     scope: dict[str, Any] = {"self": value}
     if is_transition(rule):
         scope["oldSelf"] = old
+        if rule.get("optionalOldSelf"):
+            scope[HAS_OLD] = old is not None
     shown: Any = OMITTED if isinstance(value, (dict, list)) else value
     try:
         passed = run(rule["rule"], scope, budget)

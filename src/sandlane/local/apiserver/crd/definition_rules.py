@@ -140,7 +140,7 @@ def _check_schema(faults: Faults, raw: Any, at: str, *, root: bool = False) -> N
         for field in ("rule", "messageExpression"):
             if rule.get(field):
                 try:
-                    compile_rule(rule[field])
+                    compile_rule(rule[field], bool(rule.get("optionalOldSelf")))
                     unknown = undeclared_field(rule[field], raw, root=root)
                     why = f"undefined field '{unknown}'" if unknown else ""
                 except UnsupportedExpression as error:
