@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from sandlane.kube.resource import Object
@@ -66,7 +67,7 @@ class OtherPaths:
                 found = dict(VERSION)
             case ["api"] | ["apis"] if wants_aggregated:
                 body = discovery.aggregated(self._registry, core=parts == ["api"])
-                return json_answer(body, content_type=discovery.AGGREGATED)
+                return self._tagged(request, body)
             case ["api"]:
                 found = discovery.api_versions(self._address)
             case ["apis"]:
@@ -111,6 +112,16 @@ class OtherPaths:
             ]
             self._openapi = (self._registry.generation, OpenApi(described))
         return self._openapi[1]
+
+    @staticmethod
+    def _tagged(request: Request, body: Object) -> Response:
+        """Aggregated discovery, which clients keep and ask for again by its hash."""
+        answer = json_answer(body, content_type=discovery.AGGREGATED)
+        etag = f'"{hashlib.sha512(answer.body).hexdigest().upper()}"'
+        headers = (*answer.headers, ("etag", etag), ("vary", "Accept"), ("cache-control", "public"))
+        if request.headers.get("if-none-match") == etag:
+            return Response(304, headers)
+        return Response(200, headers, answer.body)
 
     @staticmethod
     def _document(request: Request, document: Any, media: str = "application/json") -> Response:

@@ -146,6 +146,13 @@ def _job_completions(obj: Object) -> str:
     return f"{done}/{wanted}" if wanted is not None else f"{done}/1 of {parallel}" if parallel > 1 else f"{done}/1"
 
 
+def _requested_duration(obj: Object) -> str:
+    from sandlane.local.apiserver.tables import duration
+
+    seconds = obj["spec"].get("expirationSeconds")
+    return "<none>" if seconds is None else duration(seconds)
+
+
 def _job_duration(obj: Object) -> str:
     from sandlane.kube.clock import parse_timestamp
     from sandlane.local.apiserver.tables import age, duration
@@ -346,7 +353,7 @@ PRINTERS: dict[tuple[str, str], tuple[Column, ...]] = {
         AGE,
         _text("SignerName", _at("spec.signerName")),
         _text("Requestor", _at("spec.username")),
-        _text("RequestedDuration", lambda obj: str(obj["spec"].get("expirationSeconds", "<none>"))),
+        _text("RequestedDuration", _requested_duration),
         _text("Condition", _condition_list),
     ),
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): (

@@ -73,6 +73,7 @@ class Reader:
 
     async def list(self, type_: ResourceType, wanted: Filter, query: Query) -> tuple[list[Object], Object]:
         """A page of objects, and the list's metadata. Raises `StatusError` 400 and 410."""
+        _number(query, "timeoutSeconds")  # a list takes no time here, but what is no number is refused
         limit = (
             _number(query, "limit") if query.get("resourceVersion") != "0" else 0
         )  # kube-apiserver's cache knows no pages

@@ -10,8 +10,9 @@ import msgspec
 
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response
+from sandlane.local.apiserver.request_info import is_true
 from sandlane.local.apiserver.resource_type import ResourceType
-from sandlane.local.apiserver.status import StatusError
+from sandlane.local.apiserver.status import StatusError, bad_request
 from sandlane.local.apiserver.tables import table_columns, table_row
 
 META = "meta.k8s.io/v1"
@@ -95,6 +96,8 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
             continue
         if kind == "Table":
             include = query.get("includeObject", "Metadata") or "Metadata"
+            if include not in ("None", "Metadata", "Object"):
+                raise bad_request(f'unrecognized includeObject value: "{include}"')
             return Representation(kind, include)
         if kind == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
             return Representation("PartialObjectMetadata")
@@ -108,15 +111,20 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
 
 
 Answer = TypeVar("Answer")
+_BY_HAND = ("curl", "Wget", "Mozilla/5.0")
 _JSON_HEADER = ("content-type", "application/json")
 
 
-def in_yaml_if_asked(request: Request, answer: Answer) -> Answer | Response:
-    """The same answer in YAML when the Accept header puts that first."""
-    if not request.headers.get("accept", "").startswith("application/yaml"):
-        return answer
+def as_asked(request: Request, answer: Answer) -> Answer | Response:
+    """The same answer in YAML when the Accept header puts that first; indented for `?pretty` and for people's tools."""
     if not isinstance(answer, Response) or _JSON_HEADER not in answer.headers:
         return answer
+    if not request.headers.get("accept", "").startswith("application/yaml"):
+        pretty = next((value for name, value in request.query if name == "pretty"), None)
+        by_hand = pretty is None and request.headers.get("user-agent", "").startswith(_BY_HAND)
+        if not (by_hand or is_true(pretty)):
+            return answer
+        return Response(answer.status, answer.headers, msgspec.json.format(answer.body, indent=2) + b"\n")
     import yaml  # takes 45 ms to import, and few clients read YAML
 
     headers = tuple(("content-type", "application/yaml") if each == _JSON_HEADER else each for each in answer.headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,8 +15,9 @@ from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.body import decode_body, media_type
 from sandlane.local.apiserver.deleter import delete_options
 from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.representation import negotiate
 from sandlane.local.apiserver.request_info import RequestInfo
-from sandlane.local.apiserver.resource_type import ResourceType
+from sandlane.local.apiserver.resource_type import Column, ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, conflict, internal, invalid
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from sandlane.local.apiserver.server import ApiServer
 
 JSON = (("content-type", "application/json"),)
+COLUMNS = (
+    Column("Desired", "integer", read=lambda scale: scale["spec"].get("replicas", 0)),
+    Column("Available", "integer", read=lambda scale: scale["status"]["replicas"]),
+    Column("Age", read=lambda scale: scale["metadata"].get("creationTimestamp")),
+)
 DEFAULT_PATHS = (".spec.replicas", ".status.replicas", ".spec.selector")
 
 
@@ -69,7 +76,7 @@ async def handle(
         scale = to_scale(type_, obj)
         if type_.custom and _get(obj, (type_.scale_paths or DEFAULT_PATHS)[0]) is None:
             raise internal(f'the spec replicas field "{(type_.scale_paths or DEFAULT_PATHS)[0]}" does not exist')
-        return Response(200, JSON, msgspec.json.encode(scale))
+        return _answer(type_, scale, request, query)
     write = server._write(type_, info, request, user, query)
     body = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
     media = media_type(request)
@@ -105,7 +112,13 @@ async def handle(
         return old
 
     updated = await server.writer.modify(write, scaled)
-    return Response(200, JSON, msgspec.json.encode(to_scale(type_, updated)))
+    return _answer(type_, to_scale(type_, updated), request, query)
+
+
+def _answer(type_: ResourceType, scale: Object, request: Request, query: dict[str, str]) -> Response:
+    """A Scale in the form that is asked for. Raises `StatusError` 406."""
+    shape = negotiate(request.headers.get("accept", ""), query, listing=False)
+    return Response(200, JSON, msgspec.json.encode(shape.one(replace(type_, columns=COLUMNS), scale)))
 
 
 async def pod_action(

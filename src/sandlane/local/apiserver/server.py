@@ -44,7 +44,7 @@ from sandlane.local.apiserver.other_paths import OtherPaths
 from sandlane.local.apiserver.patching import APPLY, applied_object, check_names, patch_type, patched_object
 from sandlane.local.apiserver.reader import Reader, make_filter
 from sandlane.local.apiserver.registry import Registry
-from sandlane.local.apiserver.representation import Representation, in_yaml_if_asked, negotiate
+from sandlane.local.apiserver.representation import Representation, as_asked, negotiate
 from sandlane.local.apiserver.request_info import RequestInfo, is_true, read_request
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import (
@@ -151,12 +151,12 @@ class ApiServer:
     async def handle(self, request: Request, user: User = ADMIN) -> Answer:
         """Answer a request. Never raises for what a client does."""
         try:
-            answer = in_yaml_if_asked(request, await self._handle(request, user))
+            answer = as_asked(request, await self._handle(request, user))
             if self.definitions.terminating and request.method != "GET":
                 await self.removal.finish_all()
             return answer
         except StatusError as error:
-            return in_yaml_if_asked(request, failure(error))
+            return as_asked(request, failure(error))
         except Exception as error:  # the boundary: a fault of ours harms one request
             log.error("request_failed", method=request.method, path=request.path, error=repr(error), exc_info=error)
             return failure(internal(repr(error)))
