@@ -54,6 +54,8 @@ class RunningNode:
         self.clock = clock
         self.folder = folder
         self.running: asyncio.Task[None]
+        self.again: Callable[[], None]
+        """Start the node anew, after `stop`."""
 
     async def until(self, check: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Wait until an awaitable check gives something true, and give that."""
@@ -186,7 +188,11 @@ async def running_node(folder: Path, *objects: Object, views: str | None = None)
         cache = Cache(cluster.client, clock=cluster.clock, rng=cluster.rng)
         recorder = EventRecorder(cluster.client, clock, "node", "node")
         options = NodeOptions("laptop", "127.0.0.1", own_block(), folder)
-        node = ProcessNode(cluster.client, cache, clock, options, ImageMap.load(images), recorder)
+
+        def make() -> ProcessNode:
+            return ProcessNode(cluster.client, cache, clock, options, ImageMap.load(images), recorder)
+
+        node = make()
         async with AsyncExitStack() as stack:
             if views is not None:
                 stack.enter_context(pytest.MonkeyPatch.context()).setattr(
@@ -198,10 +204,16 @@ async def running_node(folder: Path, *objects: Object, views: str | None = None)
             running = [tasks.create_task(node.run()), tasks.create_task(recorder.run())]
             found = RunningNode(cluster, node, clock, folder)
             found.running = running[0]
+
+            def again() -> None:
+                found.node = make()
+                found.running = tasks.create_task(found.node.run())
+
+            found.again = again
             try:
                 yield found
             finally:
-                for task in (*running, caching):
+                for task in (*running, found.running, caching):
                     task.cancel()
 
 

@@ -216,3 +216,26 @@ async def test_nothing_outlives_the_node(node: RunningNode) -> None:
     assert process is not None
     await node.stop()
     assert not alive(process.pid)
+
+
+async def test_a_new_node_takes_over(viewing: RunningNode) -> None:
+    """After a restart of the node a Pod runs again: same address, one restart more, its emptyDir and last log still there."""
+    spec = {"volumes": [{"name": "v", "emptyDir": {}}], "restartPolicy": "Always"}
+    mounts = [{"name": "v", "mountPath": "/sandlane-test"}]
+    await viewing.run(
+        "echo up >>/sandlane-test/x; cat /sandlane-test/x; exec sleep 100", spec=spec, volumeMounts=mounts
+    )
+    await viewing.logged("up")
+    before = await viewing.phase("Running")
+    await viewing.stop()
+    leftover = viewing.folder / "pods" / "gone-uid"
+    leftover.mkdir()
+    viewing.again()
+    status = await viewing.state(
+        "web", lambda s: statuses(s).get("restartCount") == 1 and statuses(s)["ready"], "it is back"
+    )
+    assert status["podIP"] == before["podIP"]
+    assert statuses(status)["lastState"]["terminated"]["exitCode"] == 137
+    assert await viewing.logged("up\nup", run=1) == "up\nup\n"
+    assert viewing.log(run=0) == "up\n"
+    assert not leftover.exists()

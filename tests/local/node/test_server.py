@@ -211,6 +211,23 @@ async def test_port_forward(served: Served) -> None:
     assert (got[1], got[7]) == (b"", b"")
 
 
+async def test_port_forward_for_libraries(served: Served) -> None:
+    """The protocol of client libraries: two channels per port, which begin with the port's number."""
+    env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    await served.node.run(command=[PYTHON, "-S", "-c", ECHO], env=env)
+    await served.node.logged("up")
+    url = f"{served.url}/portForward/rides/web?port=9&port=9000"
+    got = dict.fromkeys(range(4), b"")
+    async with served.session.ws_connect(url, protocols=("v4.channel.k8s.io",)) as socket:
+        await socket.send_bytes(b"\x02hello")
+        while not got[2].endswith(b"HELLO"):
+            message = await socket.receive_bytes()
+            got[message[0]] += message[1:]
+    refused, good = (9).to_bytes(2, "little"), (9000).to_bytes(2, "little")
+    assert (got[0], got[2], got[3]) == (refused, good + b"HELLO", good)
+    assert got[1].startswith(refused + b"error forwarding port 9 to pod web")
+
+
 def test_the_dictionary_is_the_standards() -> None:
     """Both sides name the dictionary of SPDY/3 by this checksum."""
     assert zlib.adler32(DICTIONARY) == 0xE3C6A7C2

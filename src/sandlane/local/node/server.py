@@ -13,6 +13,8 @@ from sandlane.local.node.exec import PROTOCOLS, Session, Wanted
 from sandlane.local.node.logs import read_log
 from sandlane.local.node.node import ProcessNode
 from sandlane.local.node.pod import PodWorker
+from sandlane.local.node.portchannels import PROTOCOL as CHANNELS
+from sandlane.local.node.portchannels import Channels
 from sandlane.local.node.portforward import PROTOCOL as PORT_FORWARD
 from sandlane.local.node.portforward import Forwarding
 
@@ -82,11 +84,17 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
         worker = _worker(node, namespace, name)
         if worker is None:
             return web.Response(status=404, text=f"pod {namespace}/{name} does not run here\n")
-        socket = web.WebSocketResponse(protocols=(PORT_FORWARD,))
+        ports = request.query.getall("port", [])
+        if not all(port.isdigit() and 0 < int(port) < 65536 for port in ports):
+            return web.Response(status=400, text=f"not a port: {', '.join(ports)}\n")
+        socket = web.WebSocketResponse(protocols=(PORT_FORWARD, CHANNELS))
         if not socket.can_prepare(request):
             return web.Response(status=400, text="Upgrade request required: this server speaks WebSocket only\n")
         await socket.prepare(request)
-        await Forwarding(socket, worker.address, name).run()
+        if socket.ws_protocol == CHANNELS:
+            await Channels(socket, worker.address, name, [int(port) for port in ports]).run()
+        else:
+            await Forwarding(socket, worker.address, name).run()
         await socket.close()
         return socket
 
