@@ -14,7 +14,10 @@ import yaml
 import sandlane
 from sandlane.cli.manager import Options
 from sandlane.install.objects import everything, manager_options
+from sandlane.routing.resources import RouterOptions, router_deployment
 from sandlane.runtime.options import load_options
+from sandlane.tunnel.bootstrap import ServerOptions
+from sandlane.tunnel.resources import tunnel_deployment
 
 BIN = Path(sys.executable).parent
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -77,6 +80,26 @@ def test_no_rule_is_a_wildcard() -> None:
                     raise AssertionError(f"{role['metadata']['name']} reads Secrets everywhere")
 
 
+def test_every_pod_of_ours_is_restricted() -> None:
+    """Manager, routers and tunnel servers pass https://kubernetes.io/docs/concepts/security/pod-security-standards/."""
+    options = RouterOptions("sandlane-xds", 18_000)
+    made = [*of("Deployment"), router_deployment("d", options), tunnel_deployment("d", options, ServerOptions())]
+    for deployment in made:
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert all({"configMap", "emptyDir", "secret"} & volume.keys() for volume in pod.get("volumes", ()))
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"]
+            assert not any("hostPort" in port for port in container["ports"])
+            assert container["resources"]["requests"]
+            assert container["resources"]["limits"]["memory"]
+
+
 def test_kustomize_takes_the_folder() -> None:
     """`kubectl kustomize deploy` gives the same objects; an image can be replaced as usual."""
     done = subprocess.run(
@@ -85,3 +108,19 @@ def test_kustomize_takes_the_folder() -> None:
     assert done.returncode == 0, done.stderr
     made = {(obj["kind"], obj["metadata"]["name"]) for obj in yaml.safe_load_all(done.stdout)}
     assert made == {(obj["kind"], obj["metadata"]["name"]) for obj in everything(version=sandlane.__version__)}
+
+
+def test_the_command_prints_the_manifests() -> None:
+    """`sandlane manifests` gives the file of the repository; its options reach the objects."""
+
+    def printed(*options: str) -> str:
+        command = [str(BIN / "sandlane"), "manifests", *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert (DEPLOY / "sandlane.yaml").read_text().endswith(printed())
+    made = list(yaml.safe_load_all(printed("-n", "other", "--image", "i:1", "--replicas", "3")))
+    assert {obj["metadata"].get("namespace", "other") for obj in made} == {"other"}
+    (deployment,) = [obj for obj in made if obj["kind"] == "Deployment"]
+    assert deployment["spec"]["replicas"] == 3
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "i:1"
+    assert "sandlane-system" not in json.dumps(made)

@@ -23,7 +23,7 @@ class Laptop:
 
     def sandlane(self, *arguments: str) -> str:
         """The output of `sandlane ...`."""
-        return _output([str(BIN / "sandlane"), *arguments, "--data-dir", str(self.folder)])
+        return run([str(BIN / "sandlane"), *arguments, "--data-dir", str(self.folder)])
 
     def kubectl(self, *arguments: str, stdin: object = None) -> subprocess.CompletedProcess[str]:
         """Run `kubectl ...`; objects for its standard input are sent as JSON."""
@@ -33,15 +33,15 @@ class Laptop:
 
     def done(self, *arguments: str, stdin: object = None) -> str:
         """The output of `kubectl ...`, which must succeed."""
-        run = self.kubectl(*arguments, stdin=stdin)
-        assert run.returncode == 0, f"kubectl {' '.join(arguments)}: {run.stdout}{run.stderr}"
-        return run.stdout
+        ended = self.kubectl(*arguments, stdin=stdin)
+        assert ended.returncode == 0, f"kubectl {' '.join(arguments)}: {ended.stdout}{ended.stderr}"
+        return ended.stdout
 
     def refused(self, *arguments: str, stdin: object = None) -> str:
         """What `kubectl ...` says on failing, which it must."""
-        run = self.kubectl(*arguments, stdin=stdin)
-        assert run.returncode != 0, f"kubectl {' '.join(arguments)}: {run.stdout}{run.stderr}"
-        return run.stderr
+        ended = self.kubectl(*arguments, stdin=stdin)
+        assert ended.returncode != 0, f"kubectl {' '.join(arguments)}: {ended.stdout}{ended.stderr}"
+        return ended.stderr
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """An object."""
@@ -73,7 +73,8 @@ def until(check: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def _output(command: list[str]) -> str:
+def run(command: list[str]) -> str:
+    """The output of a command, which must succeed."""
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=2 * DEADLINE, stdin=subprocess.DEVNULL, check=False
     )
