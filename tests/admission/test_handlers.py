@@ -229,3 +229,27 @@ def test_every_place_of_a_secret_is_found() -> None:
         }
     }
     assert access.secrets(template) == {"pull", "volume", "projected", "csi", "azure", "from", "key"}
+
+
+def test_all_rules_are_told_before_the_schema_is_checked() -> None:
+    """The defaulting webhook refuses what our rules refuse, with the object's kind and name; wrong types are the schema's."""
+    handlers = admission(Authority(), object_("Sandbox", fork() | {"routingKey": "mine"}, "other"))
+    bad = object_("Sandbox", fork(replicas=-1) | {"ttl": {"duration": "x"}, "routingKey": "mine"})
+    with pytest.raises(Denied) as refused:
+        handlers.default(bad, asked(bad))
+    assert {cause.field for cause in refused.value.causes} == {
+        "spec.routingKey",
+        "spec.ttl.duration",
+        "spec.forks[0].customizations.replicas",
+    }
+    assert refused.value.about == {"group": "sandlane.dev", "kind": "Sandbox", "name": "new-eta"}
+    wrong = object_("Sandbox", fork() | {"suspended": "no"})
+    handlers.default(wrong, asked(wrong))
+
+
+def test_what_a_sandbox_owns_was_asked_for_by_its_requester() -> None:
+    """A LocalWorkload that a Sandbox controls names nobody: the manager made it."""
+    owner = {"apiVersion": "sandlane.dev/v1alpha1", "kind": "Sandbox", "name": "s", "uid": "u", "controller": True}
+    local = object_("LocalWorkload", {}, "l", ownerReferences=[owner], annotations={REQUESTED_BY: "root", "a": "b"})
+    set_defaults(local, asked(local))
+    assert local["metadata"]["annotations"] == {"a": "b"}

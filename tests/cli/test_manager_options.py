@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandlane.cli.manager import parse
+from sandlane.cli.manager import main, parse
 from sandlane.runtime.options import OptionsError
 
 
@@ -33,3 +33,16 @@ def test_unknown_fields_are_refused(tmp_path: Path) -> None:
     file.write_text("leaderElectt: true\n")
     with pytest.raises(OptionsError, match="leaderElectt"):
         parse(["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--allow-unchecked-requesters"),
+        (["--webhook-port=1", "--webhook-url=https://h", "--webhook-cert-dir=/c"], "excludes --webhook-cert-dir"),
+    ],
+)
+def test_what_cannot_be_is_refused(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without webhooks it must be said that nobody is asked; exit code 2 and the way out."""
+    assert main(flags) == 2
+    assert said in capsys.readouterr().err
