@@ -19,13 +19,12 @@ class Kubectl:
     """Runs kubectl in one namespace."""
 
     def __init__(self, cluster: Cluster, home: Path) -> None:
-        self._options = ["--kubeconfig", str(cluster.kubeconfig), "--cache-dir", str(home / "cache")]
-        self._environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+        self._environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "KUBECONFIG": str(cluster.kubeconfig)}
 
     def __call__(self, *arguments: str, stdin: str = "") -> str:
         """What the command says on both outputs, stripped."""
         done = subprocess.run(
-            [KUBECTL, *self._options, *arguments],
+            [KUBECTL, *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -122,3 +121,12 @@ def test_lists_and_explain(kubectl: Kubectl) -> None:
     assert "FIELD: restartPolicy <string>" in said
     assert "ENUM:\n    Always\n    Never\n    OnFailure" in said
     assert "terminationGracePeriodSeconds\t<integer>" in kubectl("explain", "deploy", "--recursive")
+
+
+@pytest.mark.slow
+def test_completion(kubectl: Kubectl) -> None:
+    """Names of kinds and of objects are completed from the server."""
+    kubectl("create", "namespace", "typed")
+    kubectl("create", "configmap", "first", "-n", "typed")
+    assert kubectl("__complete", "get", "configmaps", "-n", "typed", "fi").splitlines()[0] == "first"
+    assert "deployments.apps" in kubectl("__complete", "get", "deployments").splitlines()

@@ -35,7 +35,7 @@ class Caller:
             await self._session.close()
             self._session = None
 
-    async def post(self, client: Object, body: bytes, seconds: int, query: dict[str, str] | None = None) -> bytes:
+    async def post(self, client: Object, body: bytes, seconds: float, query: dict[str, str] | None = None) -> bytes:
         """Send a body to the webhook of a `clientConfig`; its answer. Raises `CallFailed`."""
         try:
             url, name = self._address(client)

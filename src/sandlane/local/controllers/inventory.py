@@ -141,10 +141,15 @@ class Inventory:
                     await self._clock.sleep(RETRY_SECONDS)
                     continue
                 self._follow(tasks, kinds)
-                for informer in list(self._own.values()):
-                    await informer.synced.wait()
-                self.complete.set()
+                listed = tasks.create_task(self._listed(list(self._own.values())), name="inventory is listed")
                 await self._wake.wait()
+                listed.cancel()
+
+    async def _listed(self, informers: list[Informer[Head]]) -> None:
+        """Say so when everything is listed. It must not hold up `run`: what goes before it is listed never is."""
+        for informer in informers:
+            await informer.synced.wait()
+        self.complete.set()
 
     def _follow(self, tasks: asyncio.TaskGroup, kinds: list[Kind]) -> None:
         self.kinds = kinds

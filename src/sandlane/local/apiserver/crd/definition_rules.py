@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule, undeclared_field
 from sandlane.local.apiserver.crd.validation import validate
+from sandlane.local.apiserver.kinds.access import check_webhook_url
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.names import dns_label
 from sandlane.local.apiserver.schema import Schema
@@ -104,12 +104,7 @@ def _check_client(faults: Faults, client: Object, at: str) -> None:
         faults.required(at, "exactly one of url or service is required")
         return
     if "url" in client:
-        parts = urlsplit(client["url"])
-        if parts.scheme != "https":
-            detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]"
-            faults.invalid(f"{at}.url", client["url"], detail)
-        elif not parts.hostname:
-            faults.invalid(f"{at}.url", client["url"], "host must be specified; desired format: https://host[/path]")
+        check_webhook_url(faults, client["url"], f"{at}.url")
         return
     service = client["service"]
     for field in ("name", "namespace"):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
+from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule
 from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.kinds.names import path_segment
 
@@ -159,10 +160,12 @@ def check_webhooks(faults: Faults, obj: Object) -> None:
         if ("url" in client) == ("service" in client):
             faults.required(f"{at}.clientConfig", "exactly one of url or service is required")
         if "url" in client:
-            _check_webhook_url(faults, client["url"], f"{at}.clientConfig.url")
+            check_webhook_url(faults, client["url"], f"{at}.clientConfig.url")
+        _check_conditions(faults, hook, f"{at}.matchConditions")
 
 
-def _check_webhook_url(faults: Faults, url: str, field: str) -> None:
+def check_webhook_url(faults: Faults, url: str, field: str) -> None:
+    """Where a webhook is: a URL over TLS, with nothing but a host and a path."""
     form = "; desired format: https://host[/path]"
     try:
         parts = urlsplit(url)
@@ -199,6 +202,47 @@ def default_admission_policy(obj: Object) -> None:
         for rule in [*(matches.get("resourceRules") or []), *(matches.get("excludeResourceRules") or [])]:
             if rule.get("scope") is None:
                 rule["scope"] = "*"
+
+
+def _check_conditions(faults: Faults, owner: Object, at: str) -> None:
+    """Names and expressions of match conditions."""
+    names: set[str] = set()
+    for index, condition in enumerate(owner.get("matchConditions") or ()):
+        name = condition.get("name", "")
+        if not name:
+            faults.required(f"{at}[{index}].name")
+        elif name in names:
+            faults.duplicate(f"{at}[{index}].name", name)
+        names.add(name)
+        _check_expression(faults, condition.get("expression"), f"{at}[{index}].expression")
+
+
+def _check_expression(faults: Faults, expression: str | None, at: str, *, required: bool = True) -> None:
+    """An expression that can be run."""
+    if not (expression or "").strip():
+        if required:
+            faults.required(at)
+        return
+    assert expression is not None
+    try:
+        compile_rule(expression)
+    except UnsupportedExpression as error:
+        faults.invalid(at, expression, f"compilation failed: {error}")
+
+
+def check_admission_policy(faults: Faults, obj: Object) -> None:
+    """The expressions of a ValidatingAdmissionPolicy."""
+    spec = obj.get("spec") or {}
+    _check_conditions(faults, spec, "spec.matchConditions")
+    for index, variable in enumerate(spec.get("variables") or ()):
+        _check_expression(faults, variable.get("expression"), f"spec.variables[{index}].expression")
+    for index, validation in enumerate(spec.get("validations") or ()):
+        at = f"spec.validations[{index}]"
+        _check_expression(faults, validation.get("expression"), f"{at}.expression")
+        _check_expression(faults, validation.get("messageExpression"), f"{at}.messageExpression", required=False)
+    if obj.get("kind") == "ValidatingAdmissionPolicy" and not (spec.get("validations") or spec.get("auditAnnotations")):
+        for field in ("validations", "auditAnnotations"):
+            faults.required(f"spec.{field}", "validations or auditAnnotations must contain at least one item")
 
 
 class Requester(Protocol):

@@ -324,7 +324,9 @@ def _access() -> tuple[Kind, ...]:
 
 def _extensions() -> tuple[Kind, ...]:
     admission = "admissionregistration.k8s.io/v1"
-    policy = Rules(default=access.default_admission_policy, generation=_SPEC, status=True)
+    policy = Rules(
+        default=access.default_admission_policy, check=access.check_admission_policy, generation=_SPEC, status=True
+    )
     binding = Rules(default=access.default_admission_policy, generation=_SPEC)
     crd = Rules(generation=_SPEC, status=True)
     return (

@@ -7,10 +7,11 @@ carry the uid and resourceVersion that the decision was made from.
 from __future__ import annotations
 
 import msgspec
+import structlog
 
 from sandlane.kube.cache import Change
 from sandlane.kube.client import Client
-from sandlane.kube.errors import NotFound
+from sandlane.kube.errors import NotFound, ServerError
 from sandlane.kube.metadata import ObjectMeta, OwnerReference
 from sandlane.kube.resource import Key, Object, Resource
 from sandlane.kube.store import Record
@@ -31,6 +32,8 @@ from sandlane.local.controllers.objects import without_owner
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
+
+log = structlog.get_logger(__name__)
 
 
 class GarbageController:
@@ -124,7 +127,11 @@ class GarbageController:
         for resource in self._inventory.resources():
             if owner.key.namespace and not resource.namespaced:
                 continue
-            listed = await self._client.list(resource, owner.key.namespace or None)
+            try:
+                listed = await self._client.list(resource, owner.key.namespace or None)
+            except (NotFound, ServerError) as error:  # no longer served, or its webhook does not convert it
+                log.warning("dependents_not_listed", resource=resource.plural, error=str(error))
+                continue
             for obj in listed.items:
                 if any(each["uid"] == owner.uid for each in obj["metadata"].get("ownerReferences") or ()):
                     dependent = Node.of(resource, msgspec.convert(obj["metadata"], ObjectMeta))
