@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from sandlane.kube.resource import Key
 from sandlane.local.apiserver.store import objects
-from sandlane.local.apiserver.store.journal import Journal, JournalError
+from sandlane.local.apiserver.store.journal import Journal, JournalError, Row
 from sandlane.local.apiserver.store.objects import ObjectStore, StaleVersion, StorageFull, TooOld
 
 PODS = ("", "pods")
@@ -131,6 +133,44 @@ async def test_events_follow_commits(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         assert watcher.pop() is None
     assert [event.key.name for event in iter(watcher.pop, None)] == [f"p{index}" for index in range(5)]
+    store.close()
+
+
+async def test_each_commit_reaches_the_disk(tmp_path: Path) -> None:
+    """The file is written ahead, and every commit waits for the disk: journal_mode=WAL, synchronous=FULL."""
+    journal = Journal(tmp_path / "db")
+    settings = {
+        name: journal._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    }
+    journal.close()
+    assert settings == {"journal_mode": "wal", "synchronous": 2}
+
+
+async def test_writers_share_commits_and_wait_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is answered before the commit; what waits meanwhile goes into one commit."""
+    path, may_go, entered = tmp_path / "db", threading.Event(), threading.Event()
+    journal = Journal(path)
+    commit, sizes = journal._commit, []
+
+    def slow(rows: list[Row]) -> None:
+        entered.set()
+        assert may_go.wait(10)
+        sizes.append(len(rows))
+        commit(rows)
+
+    monkeypatch.setattr(journal, "_commit", slow)
+    store = ObjectStore(journal)
+    with closing(sqlite3.connect(path)) as other:
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(put(store, "first"))
+            assert await asyncio.to_thread(entered.wait, 10)
+            rest = [tasks.create_task(put(store, f"p{index}")) for index in range(50)]
+            await asyncio.sleep(0)
+            assert not any(task.done() for task in (first, *rest))
+            assert other.execute("SELECT count(*) FROM objects").fetchone() == (0,)
+            may_go.set()
+        assert other.execute("SELECT count(*) FROM objects").fetchone() == (51,)
+    assert sizes == [1, 50]
     store.close()
 
 
