@@ -9,7 +9,7 @@ import pytest
 from sandlane.kube.apply import Applier
 from sandlane.kube.client import Client
 from sandlane.kube.errors import AlreadyExists, NotFound
-from sandlane.kube.resource import CONFIG_MAPS, SECRETS, Key, Object
+from sandlane.kube.resource import CONFIG_MAPS, SECRETS, SERVICES, Key, Object
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
 from sandlane.runtime.manager import Manager
@@ -184,3 +184,44 @@ async def test_a_stale_restart_sees_the_past() -> None:
     run = await harness._run(Schedule(crash_after_write=2, stale_restart=True))
     assert "a stale answer" in run.log
     assert run.log.count("life") == 3
+
+
+async def test_what_the_server_allocates_is_no_difference() -> None:
+    """A Service that is made anew gets another cluster IP and node port; its other fields still count."""
+
+    def service(name: str, **spec: Any) -> Object:
+        ports = [{"port": 80}]
+        metadata = {"name": name, "namespace": "d"}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports, **spec}}
+
+    def make(*wanted: Object) -> Any:
+        async def step(client: Client) -> None:
+            for obj in wanted:
+                await client.create(SERVICES, obj)
+            address = (await client.get(SERVICES, "real", "d"))["spec"]["clusterIP"]
+            told = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "told", "namespace": "d"}}
+            await client.create(CONFIG_MAPS, told | {"data": {"address": address}})
+
+        return step
+
+    def row(*wanted: Object) -> Harness:
+        return Harness(lambda manager: None, objects=[guestbook()], steps=[make(*wanted)])
+
+    real, headless = service("real", type="NodePort"), service("headless", clusterIP="None")
+    expected = (await row(real, headless).check()).world
+    assert expected["Service d/headless"]["spec"]["clusterIP"] == "None"
+    normalised = expected["Service d/real"]["spec"]
+    assert normalised["clusterIP"] == normalised["clusterIPs"][0] == expected["ConfigMap d/told"]["data"]["address"]
+
+    async def again(client: Client) -> None:
+        for name in ("first", "second"):
+            await client.create(SERVICES, service(name, type="NodePort"))
+        await make(real, headless)(client)
+        for name in ("first", "second"):
+            await client.delete(SERVICES, name, "d")
+
+    others = Harness(lambda manager: None, objects=[guestbook()], steps=[again])
+    await others.try_schedule(Schedule(), expected)
+    changed = row(real | {"spec": real["spec"] | {"ports": [{"port": 81}]}}, headless)
+    with pytest.raises(Differs, match="port: 81"):
+        await changed.try_schedule(Schedule(), expected)

@@ -6,7 +6,8 @@
 once everything is at rest. `check` runs the row undisturbed, then again with empty memory (which must write nothing), then
 once for each way to go wrong: a crash after each write, each call failing in each way, watches that break or drop events,
 a restart on a stale view. Rows that would need more than `limit` runs are sampled, by the seed. A world that differs
-raises `Differs`, which prints the schedule, the calls and the difference.
+raises `Differs`, which prints the schedule, the calls and the difference. What the API server makes up (uids, versions,
+times, cluster IPs, node ports) is no difference.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ QUIET = 45.0
 ROUNDS = 60
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _VOLATILE = ("resourceVersion", "managedFields", "generation", "observedGeneration", "creationTimestamp")
+_NODE_PORTS = ("nodePort", "healthCheckNodePort")
 _LEFT_OUT = ("Event", "Lease")
 
 
@@ -164,6 +166,9 @@ class Harness:
         """Every object of the cluster, without what differs from run to run."""
         objects = [obj for obj in await all_objects(cluster) if obj["kind"] not in _LEFT_OUT]
         names = {obj["metadata"]["uid"]: f"<uid of {_name(obj)}>" for obj in objects}
+        for obj in objects:
+            if obj["kind"] == "Service":
+                names |= {address: f"<address of {_name(obj)}>" for address in _addresses(obj)}
         world = {}
         for obj in objects:
             kept = self._normalise(_normalised(obj, names))
@@ -253,12 +258,22 @@ def difference(expected: World, found: World) -> str:
 
 def _normalised(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _normalised(item, names) for key, item in value.items() if key not in _VOLATILE}
+        return {
+            key: "<node port>" if key in _NODE_PORTS and item else _normalised(item, names)
+            for key, item in value.items()
+            if key not in _VOLATILE
+        }
     if isinstance(value, list):
         return [_normalised(item, names) for item in value]
     if isinstance(value, str):
         return names.get(value) or _TIME.sub("<time>", value)
     return value
+
+
+def _addresses(service: Object) -> set[str]:
+    """What the API server allocated for a Service; another one when it is made anew."""
+    spec = service.get("spec") or {}
+    return {spec.get("clusterIP"), *spec.get("clusterIPs", ())} - {None, "", "None"}
 
 
 def _name(obj: Object) -> str:
