@@ -28,15 +28,29 @@ pytestmark = [
 
 
 class Node(http.server.BaseHTTPRequestHandler):
-    """A stand-in kubelet: three lines of log."""
+    """A stand-in kubelet: three lines of log; who follows gets the second one when `more` is set, and then the end."""
+
+    more = threading.Event()
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"one\ntwo\nthree\n")
+        if "follow=true" not in self.path:
+            self.wfile.write(b"one\ntwo\nthree\n")
+            return
+        self.wfile.write(b"one\n")
+        self.wfile.flush()
+        assert self.more.wait(20)
+        self.wfile.write(b"two\n")
 
     def log_message(self, *_: Any) -> None:
         """Stay quiet."""
+
+
+@pytest.fixture(autouse=True)
+def _follow() -> None:
+    """Nobody has seen the first line yet."""
+    Node.more.clear()
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +100,17 @@ async def test_kubernetes_asyncio(kubeconfig: Path) -> None:
         made = await core.create_namespaced_config_map("default", body)
         version = made.metadata.resource_version
         await core.patch_namespaced_config_map("ka", "default", {"data": {"b": "2"}})
+        applied = await core.patch_namespaced_config_map(
+            "ka",
+            "default",
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ka"}, "data": {"c": "3"}},
+            field_manager="tests",
+            force=True,
+            _content_type="application/apply-patch+yaml",
+        )
+        assert applied.data == {"a": "1", "b": "2", "c": "3"}
         found = await core.list_namespaced_config_map("default", field_selector="metadata.name=ka")
-        assert found.items[0].data == {"a": "1", "b": "2"}
+        assert found.items[0].data == applied.data
         await core.delete_namespaced_config_map("ka", "default")
         seen = []
         async with watch.Watch() as stream:
@@ -97,13 +120,18 @@ async def test_kubernetes_asyncio(kubeconfig: Path) -> None:
             async for event in listed:
                 if event["object"].metadata.name == "ka":
                     seen.append(event["type"])
-        assert seen == ["MODIFIED", "DELETED"]
+        assert seen == ["MODIFIED", "MODIFIED", "DELETED"]
+        followed = await core.read_namespaced_pod_log("web", "default", follow=True, _preload_content=False)
+        async with asyncio.timeout(20):
+            assert await followed.content.readline() == b"one\n"
+            Node.more.set()
+            assert await followed.content.read() == b"two\n"
         assert await core.read_namespaced_pod_log("web", "default") == "one\ntwo\nthree\n"
 
 
 def test_kubernetes_dynamic(kubeconfig: Path) -> None:
     """The official client's dynamic client, with server-side apply."""
-    from kubernetes import config, dynamic
+    from kubernetes import client, config, dynamic, watch
 
     api = config.new_client_from_config(str(kubeconfig))
     try:
@@ -121,6 +149,9 @@ def test_kubernetes_dynamic(kubeconfig: Path) -> None:
                 },
             },
         }
+        first = body | {"metadata": {"name": "first"}}
+        assert deployments.create(body=first, namespace="default").metadata.uid
+        deployments.delete(name="first", namespace="default")
         made = deployments.server_side_apply(body=body, name="dyn", namespace="default", field_manager="test")
         assert made.spec.strategy.type == "RollingUpdate"
         patched = deployments.patch(
@@ -132,6 +163,12 @@ def test_kubernetes_dynamic(kubeconfig: Path) -> None:
         assert [item.metadata.name for item in deployments.get(namespace="default").items] == ["dyn"]
         deployments.delete(name="dyn", namespace="default")
         assert deployments.get(namespace="default").items == []
+        core = client.CoreV1Api(api)
+        assert core.read_namespaced_pod_log("web", "default") == "one\ntwo\nthree\n"
+        lines = watch.Watch().stream(core.read_namespaced_pod_log, "web", "default", follow=True)
+        assert next(lines) == "one"
+        Node.more.set()
+        assert list(lines) == ["two"]
     finally:
         api.close() if hasattr(api, "close") else None
 
@@ -164,6 +201,11 @@ async def test_lightkube(kubeconfig: Path) -> None:
                 break
     assert [change for change, _ in seen] == ["MODIFIED", "MODIFIED"]
     assert [line async for line in client.log("web", namespace="default")] == ["one\n", "two\n", "three\n"]
+    async with asyncio.timeout(20):
+        followed = aiter(client.log("web", namespace="default", follow=True))
+        assert await anext(followed) == "one\n"
+        Node.more.set()
+        assert [line async for line in followed] == ["two\n"]
     await client.delete(ConfigMap, "lk", namespace="default")
     assert [obj async for obj in client.list(ConfigMap, namespace="default")] == []
     assert (await client.get(Pod, "web", namespace="default")).spec.nodeName == "laptop"
@@ -179,14 +221,24 @@ async def test_kr8s(kubeconfig: Path) -> None:
     made = await ConfigMap({"metadata": {"name": "k8", "namespace": "default"}, "data": {"a": "1"}}, api=api)
     await made.create()
     await made.patch({"data": {"b": "2"}})
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "k8"}, "data": {"c": "3"}}
+    applied = {"content": json.dumps(body), "headers": {"Content-Type": "application/apply-patch+yaml"}}
+    where: Any = {"namespace": "default", "url": "configmaps/k8", "params": {"fieldManager": "tests"}}
+    async with api.call_api("PATCH", **where, **applied) as answer:
+        assert answer.json()["data"] == {"a": "1", "b": "2", "c": "3"}
     found = [obj async for obj in api.get("configmaps", namespace="default", field_selector="metadata.name=k8")]
-    assert found[0].raw["data"] == {"a": "1", "b": "2"}
+    assert found[0].raw["data"] == {"a": "1", "b": "2", "c": "3"}
     async with asyncio.timeout(20):
         async for kind, obj in api.watch("configmaps", namespace="default"):
             assert (kind, obj.name) == ("ADDED", "k8")
             break
     pod = await Pod.get("web", namespace="default", api=api)
     assert [line async for line in pod.logs()] == ["one", "two", "three"]
+    async with asyncio.timeout(20):
+        followed = aiter(pod.logs(follow=True))
+        assert await anext(followed) == "one"
+        Node.more.set()
+        assert [line async for line in followed] == ["two"]
     await made.delete()
     async with asyncio.timeout(20):
         while await made.exists():

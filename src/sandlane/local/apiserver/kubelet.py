@@ -19,7 +19,7 @@ from aiohttp import web
 
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request
-from sandlane.local.apiserver.request_info import RequestInfo
+from sandlane.local.apiserver.request_info import RequestInfo, is_true
 from sandlane.local.apiserver.status import StatusError, bad_request, internal, not_found
 from sandlane.local.apiserver.store.objects import ObjectStore
 
@@ -28,6 +28,7 @@ CLOSE_SECONDS = 2.0
 CHUNK = 64 * 1024
 MAX_MESSAGE = 32 * 1024 * 1024
 _STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+_FLAGS = ("follow", "previous", "timestamps")
 Query = list[tuple[str, str]]
 
 
@@ -64,7 +65,8 @@ class KubeletProxy:
         """A container's log as it comes. Raises `StatusError`."""
         pod = self._pod(namespace, name)
         container = choose_container(pod, query.get("container", ""))
-        passed = [(key, value) for key, value in query.items() if key != "container"]
+        passed = [(key, value) for key, value in query.items() if key not in ("container", *_FLAGS)]
+        passed += [(key, "true") for key in _FLAGS if is_true(query.get(key))]
         url = f"{self._node(pod)}/containerLogs/{namespace}/{name}/{container}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
         session = await self._connections()
