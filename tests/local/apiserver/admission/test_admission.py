@@ -243,3 +243,28 @@ async def test_configurations_themselves_are_never_asked_about(hooks: Hooks) -> 
     assert type_ is not None
     await hooks.cluster.client.delete(type_.resource, "trap")
     await hooks.cluster.client.create(NAMESPACES, {"metadata": {"name": "x"}})
+
+
+async def test_an_answer_that_is_no_json_patch(hooks: Hooks) -> None:
+    """JSONPatch is the only type of patch; another one counts as no answer."""
+    coded = base64.b64encode(b"{}").decode()
+    await hooks.add("odd", lambda request: {"allowed": True, "patchType": "Merge", "patch": coded}, "Mutating")
+    with pytest.raises(ApiError, match="patchType") as caught:
+        await create(hooks, config())
+    assert caught.value.status == 500
+
+
+async def test_reinvocation_is_for_those_that_ask(hooks: Hooks) -> None:
+    """Never is the default: the first webhook is not asked about what a later one changed."""
+    await hooks.add("a", label("a"), "Mutating")
+    await hooks.add("b", label("b"), "Mutating", reinvocationPolicy="IfNeeded")
+    made = await create(hooks, config(labels={"x": "y"}))
+    assert [name.partition(".")[0] for name in hooks.order] == ["a", "b"]
+    assert made["metadata"]["labels"] == {"x": "y", "a": "1", "b": "1"}
+
+
+async def test_audit_annotations_are_nobodys_business(hooks: Hooks) -> None:
+    """They go to an audit log, which there is none of: the object does not show them."""
+    await hooks.add("log", lambda request: {"allowed": True, "auditAnnotations": {"k": "v"}})
+    made = await create(hooks, config())
+    assert "annotations" not in made["metadata"]

@@ -271,6 +271,25 @@ async def test_stored_versions(cluster: Any, send: Send, boxes: Any, converter: 
     assert (await send("GET", f"{V1}/b"))[0] == 404
 
 
+async def test_a_definition_goes_without_its_webhook(cluster: Any, send: Send, boxes: Any) -> None:
+    """Objects in a version that nobody converts any more go with their definition; a finalizer holds both."""
+    body = boxes(client={"url": "https://127.0.0.1:1/convert"})
+    body["spec"]["versions"].reverse()
+    await send("POST", CRDS, body)
+    await send("POST", V1, box(size="1x2"))
+    held = box(name="held", size="1x2")
+    held["metadata"]["finalizers"] = ["example.test/hold"]
+    await send("POST", V1, held)
+    assert (await send("DELETE", CRD))[0] == 200
+    left = (await send("GET", V1))[1]["items"]
+    assert [(item["metadata"]["name"], item["spec"], item["apiVersion"]) for item in left] == [
+        ("held", {"size": "1x2"}, "shapes.example.test/v1")
+    ]
+    merge = "application/merge-patch+json"
+    assert (await send("PATCH", f"{V1}/held", {"metadata": {"finalizers": []}}, merge))[0] == 200
+    assert (await send("GET", CRD))[0] == 404
+
+
 def _version(answer: tuple[int, Object]) -> Object:
     """The metadata for an update of what was read."""
     return {"metadata": answer[1]["metadata"]}

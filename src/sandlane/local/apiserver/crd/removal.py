@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sandlane.kube.resource import Object
@@ -27,6 +28,8 @@ class Removal:
         """The objects of a definition that is going, then the definition itself."""
         spec = definition.get("spec")
         type_ = self._registry.by_storage((spec["group"], spec["names"]["plural"])) if spec else None
+        if type_ is not None:  # as they lie there: a webhook that is gone already must not keep them
+            type_ = replace(type_, conversion=None, from_storage=None, to_storage=None)
         for key in self._definitions.objects(definition) if type_ is not None else ():
             assert type_ is not None
             write = Write(type_, key.namespace, key.name, verb="delete", user=user)
