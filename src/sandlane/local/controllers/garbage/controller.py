@@ -35,6 +35,8 @@ from sandlane.runtime.result import Request, Result
 
 log = structlog.get_logger(__name__)
 
+SOON_SECONDS = 0.1
+
 
 class GarbageController:
     """Deletes what no living owner holds."""
@@ -71,8 +73,7 @@ class GarbageController:
             for owner in action.owners:
                 (present if await self._exists(node, owner) else absent).add(owner.uid)
             action = self._graph.decide(uid, absent, present)
-        await self._act(node, action)
-        return Result.done()
+        return await self._act(node, action)
 
     async def _exists(self, node: Node, owner: OwnerReference) -> bool:
         """Whether an owner exists. One of a kind that is not served, or out of reach, is left in peace."""
@@ -85,7 +86,7 @@ class GarbageController:
             return False
         return bool(found["metadata"]["uid"] == owner.uid)
 
-    async def _act(self, node: Node, action: Action) -> None:
+    async def _act(self, node: Node, action: Action) -> Result:
         match action:
             case Delete(propagation):
                 try:
@@ -98,22 +99,27 @@ class GarbageController:
                         propagation=propagation.value,
                     )
                 except NotFound:
-                    return
+                    return Result.done()
             case DropOwners(uids):
                 for uid in uids:
                     await self._untie(node, uid)
             case Orphan(dependents):
-                for dependent in dependents:
-                    await self._untie(dependent, node.uid)
+                for seen in dependents:
+                    await self._untie(seen, node.uid)
             case RemoveFinalizer(finalizer):
+                listed = await self._listed_dependents(node)
                 if finalizer == ORPHAN:
-                    await self._untie_unseen(node)
+                    for dependent, obj in listed:
+                        await self._patch(dependent, obj, {"ownerReferences": without_owner(obj, node.uid)})
+                elif any(self._graph.get(dependent.uid) is None for dependent, _ in listed):
+                    return Result.requeue_after(SOON_SECONDS)
                 await self._remove_finalizer(node, finalizer)
             case Look(dependents):
                 for uid in dependents:
                     self._controller.enqueue(Key("", uid))
             case _:
-                return
+                pass
+        return Result.done()
 
     async def _live(self, node: Node) -> Object | None:
         try:
@@ -122,8 +128,9 @@ class GarbageController:
             return None
         return found if found["metadata"]["uid"] == node.uid else None
 
-    async def _untie_unseen(self, owner: Node) -> None:
-        """Untie dependents that the watches have not told of yet: once the owner is gone they would be garbage."""
+    async def _listed_dependents(self, owner: Node) -> list[tuple[Node, Object]]:
+        """The dependents that there are, also those that the watches have not told of yet."""
+        found: list[tuple[Node, Object]] = []
         for resource in self._inventory.resources():
             if owner.key.namespace and not resource.namespaced:
                 continue
@@ -134,8 +141,8 @@ class GarbageController:
                 continue
             for obj in listed.items:
                 if any(each["uid"] == owner.uid for each in obj["metadata"].get("ownerReferences") or ()):
-                    dependent = Node.of(resource, msgspec.convert(obj["metadata"], ObjectMeta))
-                    await self._patch(dependent, obj, {"ownerReferences": without_owner(obj, owner.uid)})
+                    found.append((Node.of(resource, msgspec.convert(obj["metadata"], ObjectMeta)), obj))
+        return found
 
     async def _untie(self, node: Node, owner: str) -> None:
         live = await self._live(node)
