@@ -34,8 +34,9 @@ from sandlane.sandbox.lastlines import LastLines
 from sandlane.sandbox.plan import Plan, make_plan
 from sandlane.sandbox.status import Observation, expires, observe, terminating
 from sandlane.sandbox.writes import Writes
-from sandlane.world.records import Deployment, LocalWorkload, NetworkPolicy, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.records import Deployment, LocalWorkload, Pod, RouteGroup, Sandbox, Service
 from sandlane.world.reports import Routes
+from sandlane.world.surroundings import NetworkPolicy
 from sandlane.world.world import SELECTORS, World
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,8 @@ from sandlane.api.keys import routing_key
 from sandlane.api.labels import FORK, SANDBOX
 from sandlane.kube.informer import Change
 from sandlane.kube.resource import Key
-from sandlane.world.records import Deployment, NetworkPolicy, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.records import Deployment, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.surroundings import NetworkPolicy
 from sandlane.world.world import World, original, ours
 
 

@@ -13,7 +13,8 @@ import msgspec
 
 from sandlane.kube.resource import Key
 from sandlane.kube.selectors import SelectorError, matches, selector_of
-from sandlane.world.records import ContainerPort, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
+from sandlane.world.records import ContainerPort, LabelSelector
+from sandlane.world.surroundings import NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
 from sandlane.world.world import World
 
 

@@ -22,11 +22,11 @@ from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import Object
 
 
-class _Struct(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Common options of all records."""
 
 
-class _Whole(_Struct, frozen=True, gc=False):
+class _Whole(Struct, frozen=True, gc=False):
     """A record that keeps its whole object as bytes."""
 
     metadata: ObjectMeta
@@ -53,7 +53,7 @@ def _whole(cls: type[W], decoder: msgspec.json.Decoder[W], data: bytes) -> W:
 # -- our own ------------------------------------------------------------------------------------------------
 
 
-class Sandbox(_Struct, frozen=True, gc=False):
+class Sandbox(Struct, frozen=True, gc=False):
     """A Sandbox."""
 
     metadata: ObjectMeta
@@ -61,7 +61,7 @@ class Sandbox(_Struct, frozen=True, gc=False):
     status: SandboxStatus = SandboxStatus()
 
 
-class RouteGroup(_Struct, frozen=True, gc=False):
+class RouteGroup(Struct, frozen=True, gc=False):
     """A RouteGroup."""
 
     metadata: ObjectMeta
@@ -69,7 +69,7 @@ class RouteGroup(_Struct, frozen=True, gc=False):
     status: RouteGroupStatus = RouteGroupStatus()
 
 
-class LocalWorkload(_Struct, frozen=True, gc=False):
+class LocalWorkload(Struct, frozen=True, gc=False):
     """A LocalWorkload."""
 
     metadata: ObjectMeta
@@ -80,7 +80,7 @@ class LocalWorkload(_Struct, frozen=True, gc=False):
 # -- Services and their endpoints ---------------------------------------------------------------------------
 
 
-class ServicePort(_Struct, frozen=True, gc=False, omit_defaults=True):
+class ServicePort(Struct, frozen=True, gc=False, omit_defaults=True):
     """A port of a Service. `target_port` is a container port's number or name; None means the same as `port`."""
 
     port: int
@@ -96,7 +96,7 @@ class ServicePort(_Struct, frozen=True, gc=False, omit_defaults=True):
         return self.port if self.target_port in (None, 0, "") else self.target_port
 
 
-class ServiceSpec(_Struct, frozen=True, gc=False):
+class ServiceSpec(Struct, frozen=True, gc=False):
     """What of a Service's spec matters for routing."""
 
     selector: dict[str, str] | None = None
@@ -132,7 +132,7 @@ class Service(_Whole, frozen=True, gc=False):
         return self.spec.cluster_ip == "None"
 
 
-class EndpointConditions(_Struct, frozen=True, gc=False):
+class EndpointConditions(Struct, frozen=True, gc=False):
     """None means unknown, which counts as ready."""
 
     ready: bool | None = None
@@ -140,7 +140,7 @@ class EndpointConditions(_Struct, frozen=True, gc=False):
     terminating: bool | None = None
 
 
-class ObjectReference(_Struct, frozen=True, gc=False):
+class ObjectReference(Struct, frozen=True, gc=False):
     """Which object is meant."""
 
     kind: str = ""
@@ -149,7 +149,7 @@ class ObjectReference(_Struct, frozen=True, gc=False):
     uid: str = ""
 
 
-class Endpoint(_Struct, frozen=True, gc=False):
+class Endpoint(Struct, frozen=True, gc=False):
     """One Pod behind a Service."""
 
     addresses: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ class Endpoint(_Struct, frozen=True, gc=False):
     zone: str = ""
 
 
-class EndpointPort(_Struct, frozen=True, gc=False):
+class EndpointPort(Struct, frozen=True, gc=False):
     """A port of all endpoints of a slice; `port` None means any."""
 
     name: str | None = None
@@ -168,7 +168,7 @@ class EndpointPort(_Struct, frozen=True, gc=False):
     app_protocol: str | None = None
 
 
-class EndpointSlice(_Struct, frozen=True, gc=False):
+class EndpointSlice(Struct, frozen=True, gc=False):
     """Some of a Service's endpoints; the label `kubernetes.io/service-name` says whose."""
 
     SERVICE_NAME: ClassVar[str] = "kubernetes.io/service-name"
@@ -187,7 +187,7 @@ class EndpointSlice(_Struct, frozen=True, gc=False):
 # -- workloads ----------------------------------------------------------------------------------------------
 
 
-class ContainerPort(_Struct, frozen=True, gc=False):
+class ContainerPort(Struct, frozen=True, gc=False):
     """A port that a container declares."""
 
     container_port: int
@@ -195,7 +195,7 @@ class ContainerPort(_Struct, frozen=True, gc=False):
     protocol: str = "TCP"
 
 
-class Container(_Struct, frozen=True, gc=False):
+class Container(Struct, frozen=True, gc=False):
     """A container of a Pod or of a template."""
 
     name: str
@@ -204,14 +204,14 @@ class Container(_Struct, frozen=True, gc=False):
     restart_policy: str = ""
 
 
-class TemplateMeta(_Struct, frozen=True, gc=False):
+class TemplateMeta(Struct, frozen=True, gc=False):
     """Labels and annotations of a Pod template."""
 
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 
-class PodSpec(_Struct, frozen=True, gc=False):
+class PodSpec(Struct, frozen=True, gc=False):
     """What of a Pod's spec matters."""
 
     containers: tuple[Container, ...] = ()
@@ -225,21 +225,21 @@ class PodSpec(_Struct, frozen=True, gc=False):
         return [port for container in (*self.containers, *sidecars) for port in container.ports or ()]
 
 
-class PodTemplate(_Struct, frozen=True, gc=False):
+class PodTemplate(Struct, frozen=True, gc=False):
     """The template of a workload's Pods."""
 
     metadata: TemplateMeta = TemplateMeta()
     spec: PodSpec = PodSpec()
 
 
-class LabelSelector(_Struct, frozen=True, gc=False):
+class LabelSelector(Struct, frozen=True, gc=False):
     """`metav1.LabelSelector`."""
 
     match_labels: dict[str, str] | None = None
     match_expressions: tuple[dict[str, Any], ...] | None = None
 
 
-class WorkloadCondition(_Struct, frozen=True, gc=False):
+class WorkloadCondition(Struct, frozen=True, gc=False):
     """A condition of a workload or a Pod."""
 
     type: str
@@ -248,7 +248,7 @@ class WorkloadCondition(_Struct, frozen=True, gc=False):
     message: str = ""
 
 
-class DeploymentSpec(_Struct, frozen=True, gc=False):
+class DeploymentSpec(Struct, frozen=True, gc=False):
     """What of a Deployment's spec matters; the rest is in `raw`."""
 
     replicas: int = 1
@@ -257,7 +257,7 @@ class DeploymentSpec(_Struct, frozen=True, gc=False):
     paused: bool = False
 
 
-class DeploymentStatus(_Struct, frozen=True, gc=False):
+class DeploymentStatus(Struct, frozen=True, gc=False):
     """How a Deployment is."""
 
     observed_generation: int = 0
@@ -287,13 +287,13 @@ class Deployment(_Whole, frozen=True, gc=False):
         return self.spec.template.metadata.labels or {}
 
 
-class ReplicaSetSpec(_Struct, frozen=True, gc=False):
+class ReplicaSetSpec(Struct, frozen=True, gc=False):
     """What of a ReplicaSet's spec matters."""
 
     replicas: int = 1
 
 
-class ReplicaSetStatus(_Struct, frozen=True, gc=False):
+class ReplicaSetStatus(Struct, frozen=True, gc=False):
     """How a ReplicaSet is."""
 
     replicas: int = 0
@@ -301,7 +301,7 @@ class ReplicaSetStatus(_Struct, frozen=True, gc=False):
     conditions: tuple[WorkloadCondition, ...] | None = None
 
 
-class ReplicaSet(_Struct, frozen=True, gc=False):
+class ReplicaSet(Struct, frozen=True, gc=False):
     """A ReplicaSet."""
 
     metadata: ObjectMeta
@@ -309,14 +309,14 @@ class ReplicaSet(_Struct, frozen=True, gc=False):
     status: ReplicaSetStatus = ReplicaSetStatus()
 
 
-class ContainerWaiting(_Struct, frozen=True, gc=False):
+class ContainerWaiting(Struct, frozen=True, gc=False):
     """Why a container has not started."""
 
     reason: str = ""
     message: str = ""
 
 
-class ContainerTerminated(_Struct, frozen=True, gc=False):
+class ContainerTerminated(Struct, frozen=True, gc=False):
     """How a container ended. `message` is the end of its log when it asked for that."""
 
     exit_code: int = 0
@@ -325,14 +325,14 @@ class ContainerTerminated(_Struct, frozen=True, gc=False):
     signal: int = 0
 
 
-class ContainerState(_Struct, frozen=True, gc=False):
+class ContainerState(Struct, frozen=True, gc=False):
     """At most one of both; none while it runs."""
 
     waiting: ContainerWaiting | None = None
     terminated: ContainerTerminated | None = None
 
 
-class ContainerStatus(_Struct, frozen=True, gc=False):
+class ContainerStatus(Struct, frozen=True, gc=False):
     """How a container is."""
 
     name: str
@@ -342,7 +342,7 @@ class ContainerStatus(_Struct, frozen=True, gc=False):
     last_state: ContainerState = ContainerState()
 
 
-class PodStatus(_Struct, frozen=True, gc=False):
+class PodStatus(Struct, frozen=True, gc=False):
     """How a Pod is."""
 
     phase: str = ""
@@ -354,7 +354,7 @@ class PodStatus(_Struct, frozen=True, gc=False):
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
 
 
-class Pod(_Struct, frozen=True, gc=False):
+class Pod(Struct, frozen=True, gc=False):
     """A Pod. The world holds only Pods that Sandlane made (label `app.kubernetes.io/managed-by: sandlane`)."""
 
     metadata: ObjectMeta
@@ -367,92 +367,20 @@ class Pod(_Struct, frozen=True, gc=False):
         return any(each.type == "Ready" and each.status == "True" for each in self.status.conditions or ())
 
 
-# -- around them --------------------------------------------------------------------------------------------
+# -- where they live --------------------------------------------------------------------------------------------
 
 
-class ClaimSpec(_Struct, frozen=True, gc=False):
-    """What of a claim's spec matters."""
-
-    access_modes: tuple[str, ...] | None = None
-
-
-class PersistentVolumeClaim(_Struct, frozen=True, gc=False):
-    """A PersistentVolumeClaim."""
-
-    metadata: ObjectMeta
-    spec: ClaimSpec = ClaimSpec()
-
-    @property
-    def shared(self) -> bool:
-        """Whether Pods on several nodes may use it at the same time."""
-        return any(mode.endswith("Many") for mode in self.spec.access_modes or ())
-
-
-class NamespaceStatus(_Struct, frozen=True, gc=False):
+class NamespaceStatus(Struct, frozen=True, gc=False):
     """Active or Terminating."""
 
     phase: str = "Active"
 
 
-class Namespace(_Struct, frozen=True, gc=False):
+class Namespace(Struct, frozen=True, gc=False):
     """A Namespace."""
 
     metadata: ObjectMeta
     status: NamespaceStatus = NamespaceStatus()
-
-
-class PolicyPort(_Struct, frozen=True, gc=False):
-    """Ports that a rule allows; none of them: every port of the protocol."""
-
-    port: int | str | None = None
-    end_port: int = 0
-    protocol: str = "TCP"
-
-
-class PolicyPeer(_Struct, frozen=True, gc=False):
-    """Who a rule allows."""
-
-    pod_selector: LabelSelector | None = None
-    namespace_selector: LabelSelector | None = None
-    ip_block: dict[str, Any] | None = None
-
-
-class PolicyRule(_Struct, frozen=True, gc=False):
-    """An ingress (`from`) or egress (`to`) rule; no peers: everyone, no ports: every port."""
-
-    from_: tuple[PolicyPeer, ...] | None = msgspec.field(name="from", default=None)
-    to: tuple[PolicyPeer, ...] | None = None
-    ports: tuple[PolicyPort, ...] | None = None
-
-
-class NetworkPolicySpec(_Struct, frozen=True, gc=False):
-    """What a NetworkPolicy selects and allows."""
-
-    pod_selector: LabelSelector = LabelSelector()
-    policy_types: tuple[str, ...] | None = None
-    ingress: tuple[PolicyRule, ...] | None = None
-    egress: tuple[PolicyRule, ...] | None = None
-
-
-class NetworkPolicy(_Struct, frozen=True, gc=False):
-    """A NetworkPolicy."""
-
-    metadata: ObjectMeta
-    spec: NetworkPolicySpec = NetworkPolicySpec()
-
-
-class ResourceQuotaStatus(_Struct, frozen=True, gc=False):
-    """Limits and use, as quantities by resource name."""
-
-    hard: dict[str, str] | None = None
-    used: dict[str, str] | None = None
-
-
-class ResourceQuota(_Struct, frozen=True, gc=False):
-    """A ResourceQuota."""
-
-    metadata: ObjectMeta
-    status: ResourceQuotaStatus = ResourceQuotaStatus()
 
 
 _service = msgspec.json.Decoder(Service)

@@ -36,15 +36,13 @@ from sandlane.world.records import (
     EndpointSlice,
     LocalWorkload,
     Namespace,
-    NetworkPolicy,
-    PersistentVolumeClaim,
     Pod,
-    ResourceQuota,
     RouteGroup,
     Sandbox,
     Service,
     ServiceSpec,
 )
+from sandlane.world.surroundings import NetworkPolicy, PersistentVolumeClaim, ResourceQuota
 
 R = TypeVar("R", bound=Record)
 
