@@ -143,3 +143,33 @@ def connect(
     if data_dir is not None and kubeconfig is None:
         kubeconfig = data_dir / "kubeconfig"
     connect(sandbox, workload, port or [], namespace, on_disconnect, kubeconfig, fail)
+
+
+@app.command()
+def routes(
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default: the context's.")] = "",
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", help="text, wide or json")] = "text",
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Print the route table: which key is served by whom at which Service, or why not."""
+    from sandlane.cli.routes import show_routes
+
+    show_routes(kubeconfig, data_dir, namespace, output, everywhere=everywhere, fail=fail)
+
+
+@app.command()
+def explain(
+    target: Annotated[str, typer.Argument(help="A URL, or SERVICE[.NAMESPACE][:PORT].")],
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="As curl takes it; repeatable.")] = None,
+    key: Annotated[str, typer.Option("--key", help="The routing key, instead of headers.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default: the context's.")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Say which workload serves a request and why, and who would serve it with another key."""
+    from sandlane.cli.routes import show_explanation
+
+    show_explanation(kubeconfig, data_dir, target, header or [], key, namespace, output, fail=fail)

@@ -6,6 +6,7 @@ Baggage: https://www.w3.org/TR/baggage/; `tracestate`: https://www.w3.org/TR/tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -22,25 +23,39 @@ class KeySources(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     query_parameter: str = ""
 
 
+class Found(NamedTuple):
+    """A key and what carried it, in words."""
+
+    key: str
+    where: str
+
+
 def routing_key(headers: Iterable[tuple[str, str]], path: str = "/", sources: KeySources | None = None) -> str | None:
     """The key in a request's headers (as sent, repeats included), or None."""
+    found = find_key(headers, path, sources)
+    return found.key if found else None
+
+
+def find_key(headers: Iterable[tuple[str, str]], path: str = "/", sources: KeySources | None = None) -> Found | None:
+    """The key in a request's headers, and which of them carried it."""
     sources = sources or KeySources()
     pairs = [(name.lower(), value) for name, value in headers]
     for header in ("baggage", "tracestate"):
         values = [value for name, value in pairs if name == header]
         found = _member(values, sources.members, decode=header == "baggage")
         if found is not None:
-            return found
+            return Found(found.key, f"{header} member {found.where}")
     for wanted in sources.headers:
         for name, value in pairs:
             if name == wanted.lower() and value.strip(_SPACE):
-                return value.strip(_SPACE)
+                return Found(value.strip(_SPACE), f"header {name}")
     if sources.query_parameter:
-        return _parameter(path, sources.query_parameter)
+        key = _parameter(path, sources.query_parameter)
+        return None if key is None else Found(key, f"query parameter {sources.query_parameter}")
     return None
 
 
-def _member(values: Sequence[str], names: Sequence[str], *, decode: bool) -> str | None:
+def _member(values: Sequence[str], names: Sequence[str], *, decode: bool) -> Found | None:
     """The first list member with one of the names; several headers are one list."""
     for value in values:
         for item in value.split(","):
@@ -50,7 +65,7 @@ def _member(values: Sequence[str], names: Sequence[str], *, decode: bool) -> str
             text = rest.strip(_SPACE)
             if not text:
                 continue
-            return unquote_to_bytes(text).decode("utf-8", "replace") if decode else text
+            return Found(unquote_to_bytes(text).decode("utf-8", "replace") if decode else text, name.strip(_SPACE))
     return None
 
 
