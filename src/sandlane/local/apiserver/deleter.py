@@ -62,7 +62,7 @@ class Deleter:
         resource = type_.resource
         key = Key(write.namespace, write.name)
         for _ in range(ATTEMPTS):
-            stored = self._store.get(type_.storage_key, key)
+            stored = await self._store.settled(type_.storage_key, key)
             if stored is None:
                 raise not_found(resource.group, resource.plural, write.name)
             old = await self.writer.decode(type_, stored)

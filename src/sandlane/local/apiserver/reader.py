@@ -66,7 +66,7 @@ class Reader:
 
     async def get(self, type_: ResourceType, namespace: str, name: str) -> Object:
         """One object. Raises `StatusError` 404."""
-        stored = self._store.get(type_.storage_key, Key(namespace, name))
+        stored = self._store.committed(type_.storage_key, Key(namespace, name))
         if stored is None:
             raise not_found(type_.resource.group, type_.resource.plural, name)
         return (await stored_form.show(type_, stored.data))[0]
@@ -134,19 +134,19 @@ class Reader:
         if faults.errors:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
         if not version or version == "0":
-            return self._store.version
+            return self._store.published
         number = _version(version)
-        if number > self._store.version:
+        if number > self._store.published:
             raise StatusError(
                 504,
                 "Timeout",
-                f"Too large resource version: {number}, current: {self._store.version}",
+                f"Too large resource version: {number}, current: {self._store.published}",
                 {
                     "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                     "retryAfterSeconds": 1,
                 },
             )
-        return number if match == "Exact" else self._store.version
+        return number if match == "Exact" else self._store.published
 
     def _continue(self, type_: ResourceType, token: str, query: Query) -> tuple[Key, int]:
         """Where a token goes on, and at which version. Raises `StatusError` 400 and 410."""
@@ -160,7 +160,7 @@ class Reader:
             raise bad_request("continue key is not valid") from None
         after = Key(namespace, name)
         if version == INCONSISTENT:
-            return after, self._store.version
+            return after, self._store.published
         if version < self._store.oldest(type_.storage_key):
             raise expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new "
@@ -196,14 +196,14 @@ class Reader:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
         since = _watch_version(version)
         seconds = _number(query, "timeoutSeconds") or WATCH_SECONDS
-        start = self._store.version
+        start = self._store.published
         wants_initial = is_true(initial) if initial is not None else since is None
         try:
             watcher = self._store.watch(type_.storage_key, start if wants_initial or since is None else since)
         except TooOld:
             error = expired(f"too old resource version: {since} ({self._store.oldest(type_.storage_key) + 1})")
             return _one_line({"type": "ERROR", "object": error.status()})
-        present = self._store.list(type_.storage_key, wanted.namespace) if wants_initial else None
+        present = self._store.list_at(type_.storage_key, start, wanted.namespace) if wants_initial else None
         marks_end = is_true(initial) and bookmarks
         return _Lines(
             self._events(_Watch(type_, wanted, shape, watcher, present, start, marks_end, bookmarks, seconds)), watcher

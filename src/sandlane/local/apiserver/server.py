@@ -253,7 +253,7 @@ class ApiServer:
         check_fields(type_, obj, decoded.duplicates, write.validation, write.warnings)
         check_names(obj, info, type_)
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
-        absent = self.store.get(type_.storage_key, Key(write.namespace, info.name)) is None
+        absent = await self.store.settled(type_.storage_key, Key(write.namespace, info.name)) is None
         if absent and type_.strategy.allows_create_on_update and not info.subresource:
             obj["metadata"].pop("resourceVersion", None)
             if obj["metadata"].get("uid"):

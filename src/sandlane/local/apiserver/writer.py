@@ -134,7 +134,7 @@ class Writer:
         self._allocate(type_, obj, None)
         name = obj["metadata"]["name"]
         key = Key(write.namespace, name)
-        if self.store.get(type_.storage_key, key) is not None:
+        if await self.store.settled(type_.storage_key, key) is not None:
             if obj["metadata"].get("generateName"):
                 raise StatusError(
                     409,
@@ -157,7 +157,7 @@ class Writer:
         type_ = write.type_
         key = Key(write.namespace, write.name)
         for _ in range(ATTEMPTS):
-            stored = self.store.get(type_.storage_key, key)
+            stored = await self.store.settled(type_.storage_key, key)
             if stored is None:
                 raise not_found(type_.resource.group, type_.resource.plural, write.name)
             old = await self.decode(type_, stored)
@@ -226,7 +226,7 @@ class Writer:
         key = Key(write.namespace, write.name)
         given = applied["metadata"]
         for _ in range(ATTEMPTS):
-            stored = self.store.get(type_.storage_key, key)
+            stored = await self.store.settled(type_.storage_key, key)
             live = await self.decode(type_, stored) if stored is not None else None
             wanted = given.get("resourceVersion")
             if live is None:

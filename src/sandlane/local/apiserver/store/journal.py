@@ -1,7 +1,8 @@
 """What makes writes durable: SQLite in WAL mode, synchronous=FULL, many writes in one commit.
 
 A thread of its own owns the connection. Writes wait in line; each commit takes all that wait. A write is acknowledged
-after its commit, never before. A file that is no database of ours, or of another version, is refused.
+after its commit, never before. When a commit fails, all writes that were handed over before the event loop heard of it
+fail too, as they may build on what is not there. A file that is no database of ours, or of another version, is refused.
 """
 
 from __future__ import annotations
@@ -41,12 +42,19 @@ class Row(NamedTuple):
 Acknowledge = Callable[[BaseException | None], None]
 
 
+class _Entry(NamedTuple):
+    row: Row
+    acknowledge: Acknowledge
+    era: int
+
+
 class Journal:
     """Writes rows to a SQLite file in the order given."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._waiting: queue.SimpleQueue[tuple[Row, Acknowledge] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._era = 0  # counts the failures that the event loop has heard of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection = _open(path)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -69,7 +77,7 @@ class Journal:
             self._loop = asyncio.get_running_loop()
             self._started = True
             self._thread.start()
-        self._waiting.put((row, acknowledge))
+        self._waiting.put(_Entry(row, acknowledge, self._era))
 
     def close(self) -> None:
         """Write what waits, and close."""
@@ -80,26 +88,36 @@ class Journal:
 
     def _run(self) -> None:
         assert self._loop is not None
-        closing = False
+        closing, failures = False, 0
+        error: sqlite3.Error | None = None
         while not closing:
             batch = [self._waiting.get()]
             while not self._waiting.empty():
                 batch.append(self._waiting.get())
             closing = None in batch
             entries = [entry for entry in batch if entry is not None]
-            if not entries:
-                continue
-            error: BaseException | None = None
+            doomed = [entry for entry in entries if entry.era < failures]
+            entries = entries[len(doomed) :]
             try:
-                self._commit([row for row, _ in entries])
-            except sqlite3.Error as failure:
-                error = failure
-                log.error("journal_write_failed", path=str(self._path), error=str(failure))
-            acknowledgements = [acknowledge for _, acknowledge in entries]
-            try:
-                self._loop.call_soon_threadsafe(_acknowledge_all, acknowledgements, error)
+                if doomed:
+                    self._loop.call_soon_threadsafe(_acknowledge_all, doomed, error)
+                if not entries:
+                    continue
+                try:
+                    self._commit([entry.row for entry in entries])
+                except sqlite3.Error as failure:
+                    log.error("journal_write_failed", path=str(self._path), error=str(failure))
+                    failures += 1
+                    error = failure
+                    self._loop.call_soon_threadsafe(self._failed, entries, error)
+                else:
+                    self._loop.call_soon_threadsafe(_acknowledge_all, entries, None)
             except RuntimeError:
                 return  # the loop is gone, and with it everyone who waits
+
+    def _failed(self, entries: list[_Entry], error: sqlite3.Error) -> None:
+        self._era += 1
+        _acknowledge_all(entries, error)
 
     def _commit(self, rows: list[Row]) -> None:
         connection = self._connection
@@ -121,9 +139,9 @@ class Journal:
             raise
 
 
-def _acknowledge_all(acknowledgements: list[Acknowledge], error: BaseException | None) -> None:
-    for acknowledge in acknowledgements:
-        acknowledge(error)
+def _acknowledge_all(entries: list[_Entry], error: BaseException | None) -> None:
+    for entry in entries:
+        entry.acknowledge(error)
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -1,7 +1,8 @@
 """All objects in memory, with one resourceVersion sequence, compare-and-swap, and watches over a bounded history.
 
-A write changes memory at once, goes to the journal, and reaches watchers in order after its commit. When a commit
-fails, the write and all after it that were not yet committed are taken back, and their callers told.
+A write changes memory at once, goes to the journal, and reaches watchers and readers in order after its commit. When a
+commit fails, the write and all after it that were not yet committed are taken back, and their callers told: nobody else
+has seen them.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class _History:
             yield event
 
 
-class _Pending(msgspec.Struct):
+class _Pending(msgspec.Struct, eq=False):
     storage: StorageKey
     event: Event
     undo: Stored | None
@@ -157,6 +158,7 @@ class ObjectStore:
         self._history: dict[StorageKey, _History] = {}
         self._watchers: dict[StorageKey, dict[Watcher, None]] = {}
         self._pending: deque[_Pending] = deque()
+        self._open: dict[tuple[StorageKey, Key], deque[_Pending]] = {}  # the pending writes of each object
         self.version = FIRST_VERSION
         if journal is not None:
             for row in journal.load():
@@ -167,17 +169,28 @@ class ObjectStore:
             self.version = last + RESTART_GAP if last else FIRST_VERSION
         self._floor = self.version
         self.published = self.version
-        """The version up to which watchers have been told."""
+        """The version up to which writes are durable and watchers have been told."""
         self.on_write: list[Callable[[StorageKey, Event], None]] = []
 
     # -- reading ----------------------------------------------------------------------------------------
 
     def get(self, storage: StorageKey, key: Key) -> Stored | None:
-        """One object."""
+        """One object, with writes that are not committed yet."""
         return self._objects.get(storage, {}).get(key)
 
+    def committed(self, storage: StorageKey, key: Key) -> Stored | None:
+        """One object as a crash would leave it."""
+        pending = self._open.get((storage, key))
+        return pending[0].undo if pending else self.get(storage, key)
+
+    async def settled(self, storage: StorageKey, key: Key) -> Stored | None:
+        """One object once no write of it waits for its commit: what is said of it then holds after a crash."""
+        while pending := self._open.get((storage, key)):
+            await asyncio.wait([pending[-1].done])
+        return self.get(storage, key)
+
     def list(self, storage: StorageKey, namespace: str | None = None) -> Listing:
-        """All objects of a resource, in order of namespace and name."""
+        """All objects of a resource, in order of namespace and name, with writes that are not committed yet."""
         objects = self._objects.get(storage, {})
         chosen = (
             objects if namespace is None else {key: at for key, at in objects.items() if key.namespace == namespace}
@@ -243,6 +256,7 @@ class ObjectStore:
             return
         pending = _Pending(storage, event, undo, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
+        self._open.setdefault((storage, event.key), deque()).append(pending)
         row = Row(*storage, event.key.namespace, event.key.name, event.version, event.after)
         self._journal.write(row, lambda error: self._acknowledged(pending, error))
         await asyncio.shield(pending.done)  # a caller that goes away does not take the write back
@@ -252,12 +266,14 @@ class ObjectStore:
             return  # taken back with an earlier one
         if error is None:
             self._pending.remove(pending)
+            self._close(pending)
             self._publish(pending.storage, pending.event)
             pending.done.set_result(None)
             return
         failed = StorageFull(str(error))
         while self._pending:
             last = self._pending.pop()
+            self._close(last)
             objects = self._objects[last.storage]
             if last.undo is None:
                 objects.pop(last.event.key, None)
@@ -267,6 +283,12 @@ class ObjectStore:
             last.done.exception()  # its caller may have gone away
             if last is pending:
                 break
+
+    def _close(self, pending: _Pending) -> None:
+        of_object = self._open[pending.storage, pending.event.key]
+        of_object.remove(pending)
+        if not of_object:
+            del self._open[pending.storage, pending.event.key]
 
     def _publish(self, storage: StorageKey, event: Event) -> None:
         self.published = event.version
@@ -299,7 +321,7 @@ class ObjectStore:
     def forget_history(self) -> None:
         """Compact: versions up to now are too old for watches and continue tokens."""
         self._history.clear()
-        self._floor = self.version
+        self._floor = self.published
 
     def oldest(self, storage: StorageKey) -> int:
         """The oldest version that watches and lists of a resource may go back to."""
