@@ -94,6 +94,76 @@ async def test_a_released_lease_is_taken_within_three_seconds(cluster: FakeClust
         two.kill()
 
 
+async def test_a_standby_hears_of_the_release_at_once(cluster: FakeCluster, clock: ManualClock) -> None:
+    """It watches the Lease: no time passes between the release, or the deletion, and the next leader."""
+    one, two = Candidate(cluster, clock, "one"), Candidate(cluster, clock, "two")
+    async with asyncio.TaskGroup() as tasks:
+        one.start(tasks)
+        await clock.advance(3)
+        two.start(tasks)
+        await clock.advance(10)
+        one.kill()
+        await one.elector.release()
+        await settle()
+        assert two.elector.leading
+        three = Candidate(cluster, clock, "three")
+        three.start(tasks)
+        await clock.advance(3)
+        await cluster.client.delete(LEASES, "l", "d")
+        two.kill()
+        await settle()
+        assert three.elector.leading
+        three.kill()
+
+
+@pytest.mark.parametrize("holder", ["one", "thief"])
+async def test_a_renewal_that_was_cut_short_does_not_keep_the_lease(
+    cluster: FakeCluster, clock: ManualClock, holder: str
+) -> None:
+    """It may have reached the server: what is ours is released whatever its version is, what is another's is not."""
+    one = Candidate(cluster, clock, "one")
+    async with asyncio.TaskGroup() as tasks:
+        one.start(tasks)
+        await clock.advance(3)
+        lease = await cluster.client.get(LEASES, "l", "d")
+        renewed = lease["spec"] | {"holderIdentity": holder, "renewTime": "2030-01-01T00:00:03.500000Z"}
+        await cluster.client.replace(LEASES, lease | {"spec": renewed})
+        one.kill()
+        await one.elector.release()
+    lease = await cluster.client.get(LEASES, "l", "d")
+    assert lease["spec"].get("holderIdentity", "") == {"one": "", "thief": "thief"}[holder]
+
+
+@pytest.mark.parametrize("trouble", ["refused", "garbage", "ends at once"])
+async def test_a_lease_that_cannot_be_watched_is_asked_for(
+    cluster: FakeCluster, clock: ManualClock, trouble: str
+) -> None:
+    """Without the right to watch, or behind a proxy that spoils watches, a release is found within the retry period,
+    and the server is not asked more than twice as often.
+    """
+    one, two = Candidate(cluster, clock, "one"), Candidate(cluster, clock, "two")
+    asked: list[str] = []
+
+    async def spoil(request: Request) -> Response | None:
+        asked.append(request.path)
+        if not dict(request.query).get("watch"):
+            return None
+        body = b'{"kind":"Status","code":403}' if trouble == "refused" else b"<html>\n"
+        return Response(403 if trouble == "refused" else 200, (), b"" if trouble == "ends at once" else body)
+
+    two.transport.intercepts.append(spoil)
+    async with asyncio.TaskGroup() as tasks:
+        one.start(tasks)
+        await clock.advance(3)
+        two.start(tasks)
+        await clock.advance(60)
+        assert len(asked) <= 80
+        one.kill()
+        await one.elector.release()
+        await clock.run_until(lambda: two.elector.leading, within=3)
+        two.kill()
+
+
 async def test_a_stopped_process_writes_nothing_when_it_wakes(cluster: FakeCluster, clock: ManualClock) -> None:
     """SIGSTOP for longer than the Lease: the deadline has passed by its own clock before anything is sent."""
     own = ManualClock()

@@ -58,7 +58,12 @@ async def candidate(kubeconfig: Path, identity: str) -> None:
                 pass  # the next one, if we still lead
             await asyncio.sleep(0.01)
 
+    async def tell() -> None:
+        await manager.ready.wait()
+        print("ready", flush=True)
+
     manager.add_runnable(write, needs_leader=True)
+    manager.add_runnable(tell)
     try:
         await manager.run(handle_signals=True)
     finally:
@@ -131,18 +136,22 @@ class Contest:
         return Outcome(len(self.writes), len(turns), late, failovers)
 
     async def _start(self) -> None:
+        """A candidate, ready to lead."""
         self._born += 1
         name = f"candidate-{self._born}"
-        self._running[name] = await asyncio.create_subprocess_exec(
+        process = self._running[name] = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "support.leaders",
             str(self._kubeconfig),
             name,
             cwd=Path(__file__).parent.parent,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
+        assert process.stdout is not None
+        async with asyncio.timeout(SECONDS):
+            await process.stdout.readline()  # from now on a warm standby
 
     async def _watch(self, version: str) -> None:
         async with self._client.watch(CONFIG_MAPS, NAMESPACE, resource_version=version) as lines:

@@ -59,7 +59,7 @@ def own_rules() -> list[Object]:
     """In the manager's own namespace. `create` cannot be bound to a name."""
     return [
         _rule("coordination.k8s.io", ("leases",), ("create",)),
-        _rule("coordination.k8s.io", ("leases",), ("get", "update"), names=(MANAGER_NAME,)),
+        _rule("coordination.k8s.io", ("leases",), ("get", "update", "watch"), names=(MANAGER_NAME,)),
         _rule("", ("secrets",), ("create",)),
         _rule("", ("secrets",), ("get", "update"), names=SECRETS),
         _rule("", ("configmaps",), ("create",)),

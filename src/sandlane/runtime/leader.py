@@ -2,12 +2,13 @@
 
 A Lease does not fence. So the leader stops writing `renew_deadline` after its last renewal, before the Lease can be
 another's: `LeaderElector.guard` is asked before each send and bounds how long the request may take. On a clean exit the
-Lease is released, so that the next one takes over at once. The clock is monotonic and our own: neither a jump of the
+Lease is released; standbys watch it, so that one takes over at once. The clock is monotonic and our own: neither a jump of the
 time of day nor another machine's clock matters.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -28,6 +29,8 @@ T = TypeVar("T")
 READS = ("GET", "HEAD")
 REVIEWS = ("/subjectaccessreviews", "/tokenreviews", "/selfsubjectaccessreviews")
 """Questions that are asked by POST."""
+WATCH_SECONDS = 300
+"""How long a standby watches the Lease before it begins anew."""
 
 
 class LeaseOptions(msgspec.Struct, frozen=True):
@@ -45,6 +48,22 @@ class LeaseOptions(msgspec.Struct, frozen=True):
             raise ValueError("a Lease's duration must exceed its renew deadline, and that its retry period")
 
 
+class _Spec(msgspec.Struct, frozen=True):
+    holder: str | None = msgspec.field(name="holderIdentity", default=None)
+
+
+class _Lease(msgspec.Struct, frozen=True):
+    spec: _Spec = _Spec()
+
+
+class _Notice(msgspec.Struct, frozen=True):
+    type: str
+    object: _Lease = _Lease()
+
+
+_notice = msgspec.json.Decoder(_Notice).decode
+
+
 class NotLeading(KubeError):
     """A write was stopped because this process is not, or no longer, the leader."""
 
@@ -60,6 +79,7 @@ class LeaderElector:
         self._renewed: float | None = None
         self._seen: tuple[str, float] | None = None  # the Lease's last state, and when it was first seen
         self._lease: Object | None = None
+        self._free = asyncio.Event()
 
     @property
     def leading(self) -> bool:
@@ -79,8 +99,17 @@ class LeaderElector:
 
     async def run(self, on_lead: Callable[[], None]) -> None:
         """Compete until won, call `on_lead`, renew until lost. Cancel it to stop; then call `release`."""
-        while not await self._attempt():
-            await self._clock.sleep(self._options.retry_period * (0.8 + 0.4 * self._rng.random()))
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch(), name="lease watch")
+            while True:
+                self._free.clear()
+                if await self._attempt():
+                    break
+                try:
+                    await within(self._clock, self._pause(), self._free.wait())
+                except TimeoutError:
+                    pass  # look again: a holder that has died sends no notice
+            watching.cancel()
         log.info("leading", lease=self._options.name, identity=self._options.identity)
         on_lead()
         while self.leading:
@@ -93,12 +122,45 @@ class LeaderElector:
         if not self.leading or self._lease is None:
             return
         self._renewed = None
-        now = micro_timestamp(self._clock.now())
-        spec = self._lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}
         try:
-            await self._bounded(self._client.replace(LEASES, self._lease | {"spec": spec}))
+            await self._bounded(self._give_up(self._lease))
         except (KubeError, TimeoutError) as error:
             log.warning("lease_not_released", error=str(error))
+
+    async def _give_up(self, lease: Object) -> None:
+        """Write the Lease as nobody's, if it is still ours."""
+        try:
+            await self._client.replace(LEASES, self._nobodys(lease))
+        except Conflict:  # perhaps our own: a renewal that was cut short may have reached the server
+            live = await self._client.get(LEASES, self._options.name, self._options.namespace)
+            if (live.get("spec") or {}).get("holderIdentity") == self._options.identity:
+                await self._client.replace(LEASES, self._nobodys(live))
+
+    def _nobodys(self, lease: Object) -> Object:
+        now = micro_timestamp(self._clock.now())
+        return lease | {"spec": lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}}
+
+    async def _watch(self) -> None:
+        """Notice at once that the Lease is released. Only a hint: whoever cannot watch it finds out by trying."""
+        options = self._options
+        while True:
+            try:
+                async with self._client.watch(
+                    LEASES,
+                    options.namespace,
+                    field_selector=f"metadata.name={options.name}",
+                    timeout_seconds=WATCH_SECONDS,
+                ) as lines:
+                    async for line in lines:
+                        event = _notice(line)
+                        if event.type == "DELETED" or (event.type == "MODIFIED" and not event.object.spec.holder):
+                            self._free.set()
+            except (KubeError, msgspec.DecodeError) as error:
+                log.info("lease_not_watched", error=str(error))
+            await self._clock.sleep(self._pause())
+
+    def _pause(self) -> float:
+        return self._options.retry_period * (0.8 + 0.4 * self._rng.random())
 
     async def _attempt(self) -> bool:
         """Try to take or to renew the Lease once; whether we lead."""
