@@ -48,10 +48,16 @@ class Laptop:
         found: dict[str, Any] = json.loads(self.done("get", *arguments, "-o", "json"))
         return found
 
+    def status(self) -> dict[str, Any]:
+        """`sandlane status -o json`, whether it is ready or not."""
+        command = [str(BIN / "sandlane"), "status", "-o", "json", "--data-dir", str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
     def pid(self, name: str) -> int:
         """The process id of a part of the cluster."""
-        state = json.loads(self.sandlane("status", "-o", "json"))
-        return next(int(process["pid"]) for process in state["processes"] if process["name"] == name)
+        return next(int(process["pid"]) for process in self.status()["processes"] if process["name"] == name)
 
 
 @contextmanager

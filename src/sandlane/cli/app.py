@@ -86,20 +86,23 @@ def manager(context: typer.Context) -> None:
 @app.command()
 def uninstall(
     kubeconfig: KubeconfigOption = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where the manager lives.")] = "sandlane-system",
     keep_crds: Annotated[bool, typer.Option("--keep-crds", help="Leave the CustomResourceDefinitions.")] = False,
+    wait: Annotated[float, typer.Option("--wait", help="Seconds for a running manager to do its part.")] = 20.0,
 ) -> None:
-    """Undo everything that Sandlane did to a cluster: turn Services back, remove what it made."""
+    """Undo everything that Sandlane did to a cluster: turn Services back, remove what it made, and Sandlane itself."""
     import asyncio
 
     from sandlane.cli.uninstall import uninstall
     from sandlane.kube.config import ConfigError
     from sandlane.kube.errors import KubeError
+    from sandlane.routing.restore import NotRestored
     from sandlane.runtime.logging import set_up_logging
 
     set_up_logging("console", "error")
     try:
-        asyncio.run(uninstall(kubeconfig, print, keep_crds=keep_crds))
-    except (ConfigError, KubeError) as error:
+        asyncio.run(uninstall(kubeconfig, print, namespace=namespace, keep_crds=keep_crds, patience=wait))
+    except (ConfigError, KubeError, NotRestored) as error:
         fail(error)
 
 

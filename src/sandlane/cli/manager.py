@@ -25,8 +25,10 @@ from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock, SystemClock
 from sandlane.kube.config import Config, ConfigError, load_config
 from sandlane.kube.http import HttpTransport
+from sandlane.kube.known import Change
 from sandlane.kube.resource import (
     MUTATING_WEBHOOK_CONFIGURATIONS,
+    NAMESPACES,
     VALIDATING_WEBHOOK_CONFIGURATIONS,
 )
 from sandlane.localworkload.controller import LocalWorkloadController
@@ -44,6 +46,7 @@ from sandlane.runtime.manager import LeadershipLost, Manager
 from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
 from sandlane.runtime.webhook import WebhookServer, certificates_for
 from sandlane.sandbox.controller import SandboxController
+from sandlane.world.records import Namespace
 from sandlane.world.world import World
 
 log = structlog.get_logger(__name__)
@@ -135,6 +138,8 @@ async def run(options: Options, kubeconfig: Path | None) -> None:
     try:
         manager = Manager(client, clock=clock, rng=rng, options=options, namespace=config.namespace)
         register(manager, options)
+        if options.install:
+            stop_when_uninstalled(manager)
         await manager.run(handle_signals=True)
     finally:
         await client.close()
@@ -149,6 +154,18 @@ async def install_once(config: Config, options: Options, clock: Clock, rng: rand
     finally:
         await client.close()
     config.impersonate_user = f"system:serviceaccount:{namespace}:{MANAGER_NAME}"
+
+
+def stop_when_uninstalled(manager: Manager) -> None:
+    """In a cluster our Deployment is deleted by `sandlane uninstall`; on a laptop we end ourselves, for good."""
+
+    def look(change: Change[Namespace]) -> None:
+        gone = change.new is None or change.new.metadata.deleting
+        if change.key.name == manager.namespace and gone:
+            log.info("uninstalled", namespace=manager.namespace)
+            manager.stop()
+
+    manager.cache.informer(NAMESPACES, Namespace).add_handler(look)
 
 
 def register(manager: Manager, options: Options) -> None:

@@ -183,24 +183,6 @@ class RoutingController:
             raise Conflict(409, "Conflict", str(error), {}) from error  # the version test of the patch failed
         self._cache.observe(SERVICES, written)
 
-    async def restore_all(self) -> list[str]:
-        """Turn every Service back and remove what routing made (for uninstall); what was done, in words."""
-        done = []
-        for service in list(self._world.services):
-            if is_turned(service):
-                await self._patch(service, turn_back(service.object(), listeners(self._world, service)))
-                done.append(f"Service {service.metadata.key} turned back")
-        for service in list(self._world.services):
-            if SHADOW_OF in service.metadata.annotations and ours(service):
-                await self._client.delete(SERVICES, service.metadata.name, service.metadata.namespace)
-                done.append(f"Service {service.metadata.key} removed")
-        for deployment in list(self._world.deployments):
-            if deployment.metadata.name == ROUTER_NAME and ROUTER in deployment.metadata.labels:
-                await self._client.delete(DEPLOYMENTS, ROUTER_NAME, deployment.metadata.namespace)
-                await self._delete_budget(deployment.metadata.namespace)
-                done.append(f"router of namespace {deployment.metadata.namespace} removed")
-        return done
-
     # -- who is meant -----------------------------------------------------------------------------------
 
     def _shadows(self, namespace: str) -> list[Service]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,16 @@ async def test_a_start_that_cannot_succeed_is_given_up(tmp_path: Path) -> None:
     assert state.failed == "bad exited with 3 3 times"
     assert last_lines(data.log("bad"))[-1] == "no such luck"
     assert [p.state for p in state.processes] == ["stopped", "stopped"]
+
+
+async def test_a_process_may_be_over(tmp_path: Path) -> None:
+    """Where ending well has a meaning, it is told and nothing is started again; the cluster lacks nothing."""
+    over = replace(command("true", probe=lambda: "not yet"), over="its work is done")
+    it = Supervised(over, tmp_path / "log", SystemClock(), lambda: None)
+    async with asyncio.timeout(DEADLINE):
+        await it.run()
+    assert (it.state.state, it.state.message, it.state.restarts) == ("ended", "its work is done", 0)
+    assert it.state.fine
 
 
 async def test_a_command_that_does_not_exist(tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ def commands(data: DataDir, settings: Settings, images: Path | None, clock: Cloc
             at_once, _plain_probe(settings.agent_health), quiet,
         ),
         Command("proxy", "Service proxy", _proxy(data, settings), agent_listens, _proxy_probe(settings)),
-        Command("manager", "manager", manager, known, _plain_probe(settings.manager_health), quiet),
+        Command(
+            "manager", "manager", manager, known, _plain_probe(settings.manager_health), quiet,
+            over="Sandlane was uninstalled from this cluster; `sandlane down` and `sandlane up` install it again",
+        ),
     ]  # fmt: skip
 
 

@@ -41,6 +41,8 @@ class Command:
     probe: Callable[[], Awaitable[str]]
     """The empty text when ready, else what is missing."""
     env: Mapping[str, str] = field(default_factory=dict)
+    over: str = ""
+    """What it means when it ends by itself with 0: then it is not started again. Empty: it must not do so."""
 
 
 class Children:
@@ -107,6 +109,10 @@ class Supervised:
             await self.command.may_start()
             started = self._clock.monotonic()
             ended = await self._live_once()
+            if self.command.over and ended == how_it_ended(0):
+                self._set(state="ended", message=self.command.over, last_end=ended)
+                log.info("process_over", process=self.command.name)
+                return
             if self._clock.monotonic() - started > HEALTHY_AFTER:
                 delay = FIRST_DELAY
             self.deaths_before_ready += not self._ever_ready

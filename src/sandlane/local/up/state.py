@@ -8,7 +8,7 @@ import msgspec
 
 
 class ProcessState(msgspec.Struct, rename="camel"):
-    """One supervised process. `state` is starting | running | waiting (to be started again) | stopped."""
+    """One supervised process. `state` is starting | running | waiting (to be started again) | stopped | ended (for good)."""
 
     name: str
     title: str
@@ -21,6 +21,11 @@ class ProcessState(msgspec.Struct, rename="camel"):
     last_end: str = ""
     """How it ended last."""
     log: str = ""
+
+    @property
+    def fine(self) -> bool:
+        """Whether the cluster lacks nothing of it."""
+        return self.ready or self.state == "ended"
 
 
 class ClusterState(msgspec.Struct, rename="camel"):

@@ -61,7 +61,7 @@ class Cluster:
         )
 
     def _changed(self) -> None:
-        self.state.ready = all(process.state.ready for process in self._processes)
+        self.state.ready = all(process.state.fine for process in self._processes)
         self._ever_ready |= self.state.ready
         for process in self._processes:
             if not self._ever_ready and process.deaths_before_ready >= GIVE_UP_AFTER:
