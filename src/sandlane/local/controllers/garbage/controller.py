@@ -35,6 +35,9 @@ from sandlane.runtime.result import Request, Result
 
 log = structlog.get_logger(__name__)
 
+CANNOT_CONVERT = "conversion webhook for "
+"""How the message of a list begins that fails for as long as somebody's webhook does."""
+
 SOON_SECONDS = 0.1
 
 
@@ -136,7 +139,9 @@ class GarbageController:
                 continue
             try:
                 listed = await self._client.list(resource, owner.key.namespace or None)
-            except (NotFound, ServerError) as error:  # no longer served, or its webhook does not convert it
+            except (NotFound, ServerError) as error:
+                if isinstance(error, ServerError) and not error.message.startswith(CANNOT_CONVERT):
+                    raise  # tried again: who is missed here would become garbage
                 log.warning("dependents_not_listed", resource=resource.plural, error=str(error))
                 continue
             for obj in listed.items:
