@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
@@ -151,7 +152,8 @@ class Contest:
         )
         assert process.stdout is not None
         async with asyncio.timeout(SECONDS):
-            await process.stdout.readline()  # from now on a warm standby
+            if await process.stdout.readline() != b"ready\n":  # from now on a warm standby
+                raise RuntimeError(f"{name} ended with {await process.wait()} before it was ready")
 
     async def _watch(self, version: str) -> None:
         async with self._client.watch(CONFIG_MAPS, NAMESPACE, resource_version=version) as lines:
@@ -180,4 +182,5 @@ async def contest(kubeconfig: Path, rounds: int, seed: int = 0) -> Outcome:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout says when it is ready
     asyncio.run(candidate(Path(sys.argv[1]), sys.argv[2]))

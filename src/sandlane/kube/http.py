@@ -1,4 +1,6 @@
-"""Requests to an API server over HTTP, by aiohttp: one session, connections kept open, credentials added to each.
+"""Requests to an API server over HTTP: connections kept open, credentials added to each request.
+
+Whole answers come over `Connections`; streams, WebSockets, redirects and everything through a proxy go by aiohttp.
 
 A 401 answer makes credentials that can be renewed (token file, plugin) be renewed, once per request. When the client
 certificate changes, new connections are made with the new one.
@@ -7,6 +9,7 @@ certificate changes, new connections are made with the new one.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,9 +21,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from sandlane.kube.config import Config
+from sandlane.kube.connections import Connections
 from sandlane.kube.errors import ConfigError, TransportError, error_from_response
 from sandlane.kube.transport import Request, Response, Stream, WebSocket
 
+REDIRECTS = (301, 302, 303, 307, 308)
 _BROKEN = (aiohttp.ClientError, OSError, TimeoutError, ConfigError)
 
 
@@ -75,14 +80,20 @@ class HttpTransport:
         self._config = config
         self._session: aiohttp.ClientSession | None = None
         self._identity = b""
-        self._old: list[aiohttp.ClientSession] = []
+        self._old: list[aiohttp.ClientSession | Connections] = []
+        self._direct: Connections | None = None
         self._proxy = config.proxy_url or _proxy_of(config.server)
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         """The whole answer."""
         try:
-            async with asyncio.timeout(timeout), await self._answer(request) as response:
-                return Response(response.status, _headers(response), await response.read())
+            async with asyncio.timeout(timeout):
+                if not self._proxy:
+                    answer = await self._directly(request)
+                    if answer.status not in REDIRECTS or request.method != "GET":
+                        return answer
+                async with await self._answer(request) as response:
+                    return Response(response.status, _headers(response), await response.read())
         except _BROKEN as error:
             raise self._failure(request, error) from error
 
@@ -120,10 +131,26 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Close all connections."""
-        sessions = [*self._old, *([self._session] if self._session is not None else [])]
-        self._old, self._session = [], None
-        for session in sessions:
-            await session.close()
+        everything = [*self._old, self._session, self._direct]
+        self._old, self._session, self._direct = [], None, None
+        for each in everything:
+            if each is not None:
+                await each.close()
+
+    async def _directly(self, request: Request) -> Response:
+        """The whole answer, without aiohttp; once more with fresh credentials when they were refused."""
+        response = await self._exchange(request)
+        if response.status == 401 and self._config.expire():
+            response = await self._exchange(request)
+        return response
+
+    async def _exchange(self, request: Request) -> Response:
+        headers = await self._config.headers()  # before the connections: a plugin may give a client certificate
+        self._open()
+        assert self._direct is not None
+        return await self._direct.send(
+            request.method, request.target, [*request.headers.items(), *headers], request.body
+        )
 
     async def _answer(self, request: Request) -> aiohttp.ClientResponse:
         """The answer's head; once more with fresh credentials when they were refused."""
@@ -145,7 +172,13 @@ class HttpTransport:
             return self._session
         if self._session is not None:
             self._old.append(self._session)  # requests under way end on their own connections
-        connector = aiohttp.TCPConnector(limit=0, ssl=config.ssl_context())
+        if self._direct is not None:
+            self._direct.retire()
+            self._old.append(self._direct)
+        context = config.ssl_context()
+        tls = context if isinstance(context, ssl.SSLContext) else None
+        self._direct = Connections(config.server, tls, config.tls_server_name)
+        connector = aiohttp.TCPConnector(limit=0, ssl=context)
         self._identity = identity
         self._session = aiohttp.ClientSession(
             connector=connector,
