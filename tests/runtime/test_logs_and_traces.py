@@ -21,15 +21,7 @@ from sandlane.runtime.tracing import open_telemetry
 from sandlane.runtime.webhook import certificates_for
 
 
-@pytest.fixture
-def logging() -> Iterator[None]:
-    """structlog as it was, afterwards."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-
-
-def test_json_lines(logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """One object a line; what is below the level is left out."""
     set_up_logging("json", "info")
     log = structlog.get_logger("test")
@@ -41,7 +33,7 @@ def test_json_lines(logging: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert "timestamp" in told
 
 
-def test_console_and_mistakes(logging: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_and_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     """For people; an unknown style or level is refused."""
     set_up_logging("console", "debug")
     structlog.get_logger("test").debug("seen", a=1)
@@ -80,7 +72,6 @@ async def test_a_reconcile_is_traced_and_its_logs_say_whose_they_are(rig: Any) -
     client = rig.cluster.client.unguarded()
     manager = Manager(client, clock=rig.clock, rng=rig.cluster.rng, tracer=tracer)
     Controller.managed_by(manager).for_(CONFIG_MAPS).complete(Logging())
-    before = structlog.get_config()
     entries: list[Any] = []
 
     def keep(logger: Any, name: str, event: Any) -> Any:
@@ -88,11 +79,8 @@ async def test_a_reconcile_is_traced_and_its_logs_say_whose_they_are(rig: Any) -
         raise structlog.DropEvent
 
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
-    try:
-        async with rig.running(manager):
-            await rig.rest(manager)
-    finally:
-        structlog.configure(**before)
+    async with rig.running(manager):
+        await rig.rest(manager)
     assert ("reconcile", {"controller": "configmap", "key": "d/a"}) in tracer.spans
     (line,) = [entry for entry in entries if entry["event"] == "looked" and entry["key"] == "d/a"]
     assert line["controller"] == "configmap"

@@ -11,6 +11,8 @@ ROW = re.compile(
     r'^rest_client_requests_total\{code="([^"]*)",method="[^"]*",resource="([^"]*)",verb="([^"]*)"\} [1-9]',
     re.MULTILINE,
 )
+NEVER_LISTED = {"leases"}
+"""What is watched by name without a list before it."""
 
 
 class Asked(NamedTuple):
@@ -33,7 +35,9 @@ def used(requests: Iterable[Asked]) -> set[tuple[str, str]]:
     not stream lists is asked for them before they are watched."""
     requests = list(requests)
     made = {("create", each.resource) for each in requests if each.verb == "patch" and each.code == "201"}
-    listed = {("list", each.resource) for each in requests if each.verb == "watch"}
+    listed = {
+        ("list", each.resource) for each in requests if each.verb == "watch" and each.resource not in NEVER_LISTED
+    }
     return {(each.verb, each.resource) for each in requests} | made | listed
 
 
