@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null)
+# Tests wait for processes more than they compute.
+WORKERS ?= $(shell expr 2 \* $$(nproc))
 
 .PHONY: install demo demo-local test check bench lock generate clean
 install: $(STAMP)
@@ -26,7 +28,7 @@ demo-local: install
 	$(BIN)/python examples/rides/demo_local.py
 
 test: install
-	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 check: install
 	$(BIN)/ruff check .
