@@ -1,0 +1,35 @@
+"""What all translations to Envoy's messages share: plain dictionaries in the form of Envoy's JSON, encoded as protobuf. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.extensions.access_loggers.stream.v3 import stream_pb2  # noqa: F401 - known to ParseDict
+from envoy.extensions.filters.http.lua.v3 import lua_pb2  # noqa: F401
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
+from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2  # noqa: F401
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
+from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2 as udp_route_pb2  # noqa: F401
+from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2  # noqa: F401
+from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
+from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+Resources = dict[str, dict[str, bytes]]
+Config = dict[str, Any]
+EXTENSION = "type.googleapis.com/envoy.extensions."
+ADS: Config = {"ads": {}, "resource_api_version": "V3"}
+
+
+def encoded(config: Config, message: Message) -> bytes:
+    """A message's bytes, the same for the same content. Raises `ParseError` when it is none of this message."""
+    return json_format.ParseDict(config, message).SerializeToString(deterministic=True)
+
+
+def socket(address: str, port: int, protocol: str = "TCP") -> Config:
+    """A socket address."""
+    return {"socket_address": {"address": address, "port_value": port, "protocol": protocol}}

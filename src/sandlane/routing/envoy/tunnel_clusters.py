@@ -1,0 +1,107 @@
+"""Laptops as clusters and routes of Envoy: over the tunnel servers that hold their tunnels. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sandlane.api.types import OnDisconnect
+from sandlane.routing.envoy.clusters import UNLIMITED
+from sandlane.routing.envoy.encode import ADS, EXTENSION, Config, socket
+from sandlane.routing.table import FrontDoor, Override, TunnelBackend
+from sandlane.routing.tunnels import (
+    DISCONNECTED,
+    ID_HEADER,
+    INGRESS_PORT,
+    PORT_HEADER,
+    REASON_HEADER,
+    ROUTER_PAIR,
+    TRUST,
+    Held,
+)
+
+Route = Callable[[str, str], list[Config]]
+"""Makes the routes to one cluster, given its name and who serves there."""
+
+
+def tunnel_cluster(backend: TunnelBackend) -> Config:
+    """The tunnel servers that hold one laptop's tunnels: HTTP/2 over mTLS, with the routers' certificate."""
+    names = [{"san_type": "DNS", "matcher": {"exact": "tunnel.sandlane"}}]
+    tls = {
+        "@type": EXTENSION + "transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": "tunnel.sandlane",
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_certificate_sds_secret_configs": [{"name": ROUTER_PAIR, "sds_config": ADS}],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": names},
+                "validation_context_sds_secret_config": {"name": TRUST, "sds_config": ADS},
+            },
+        },
+    }
+    options = {
+        "@type": EXTENSION + "upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {
+            "http2_protocol_options": {
+                "allow_connect": True,
+                "connection_keepalive": {"interval": "2s", "timeout": "2s"},
+            }
+        },
+    }
+    return {
+        "name": backend.name,
+        "type": "EDS",
+        "connect_timeout": "2s",
+        "eds_cluster_config": {"eds_config": ADS},
+        "circuit_breakers": UNLIMITED,
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
+
+
+def tunnel_assignment(backend: TunnelBackend, held: Held) -> Config:
+    """The servers that hold the laptop's tunnels now."""
+    hosts = [
+        {"endpoint": {"address": socket(address, INGRESS_PORT)}} for address in sorted(held.get(backend.identity, ()))
+    ]
+    return {"cluster_name": backend.name, "endpoints": [{"lb_endpoints": hosts}] if hosts else []}
+
+
+def tunnel_routes(front: FrontDoor, override: Override, backend: TunnelBackend, route: Route) -> list[Config]:
+    """The routes to a laptop, or what stands in for it while it is not connected."""
+    if not backend.connected and override.on_disconnect is OnDisconnect.BASELINE:
+        return route(front.baseline.name, "baseline")
+    if not backend.connected and override.on_disconnect is OnDisconnect.FAIL:
+        return [_disconnected(override)]
+    routes = route(backend.name, f"{override.sandbox}/local")
+    for each in routes:
+        each["request_headers_to_add"] = [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in ((ID_HEADER, backend.identity), (PORT_HEADER, str(backend.port)))
+        ]
+        if override.on_disconnect is OnDisconnect.HOLD:
+            each["route"] = {**each["route"], "retry_policy": _hold(override.hold_seconds)}
+    return routes
+
+
+def _disconnected(override: Override) -> Config:
+    """The 503 that says why."""
+    text = f"the laptop that stands in for this workload in sandbox {override.sandbox} is not connected\n"
+    return {
+        "name": f"{override.sandbox}/local",
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 503, "body": {"inline_string": text}},
+        "response_headers_to_add": [
+            {"header": {"key": REASON_HEADER, "value": DISCONNECTED}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        ],
+    }
+
+
+def _hold(seconds: int) -> Config:
+    """Try again, four times a second, for as long as a disconnected laptop is waited for."""
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers,retriable-status-codes",
+        "retriable_headers": [{"name": REASON_HEADER, "string_match": {"exact": DISCONNECTED}}],
+        "num_retries": max(1, seconds * 4),
+        "retry_back_off": {"base_interval": "0.25s", "max_interval": "0.25s"},
+    }
