@@ -6,8 +6,11 @@ python tools/generate.py [--check]
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from grpc_tools import protoc
 
 import sandlane
 from sandlane.admission.hooks import all_hooks
@@ -29,6 +32,18 @@ def generated() -> Iterator[tuple[Path, str]]:
     for path, text in chart.files(list(all_hooks()), sandlane.__version__):
         yield ROOT / "deploy/chart/sandlane" / path, text
     yield ROOT / "docs/reasons.md", as_markdown()
+    yield from messages(ROOT / "src/sandlane/routesapi/routes.proto")
+
+
+def messages(proto: Path) -> Iterator[tuple[Path, str]]:
+    """The Python module of a .proto file, and its types. Raises `SystemExit` when it does not compile."""
+    source = ROOT / "src"
+    with tempfile.TemporaryDirectory() as folder:
+        flags = [f"--proto_path={source}", f"--python_out={folder}", f"--pyi_out={folder}"]
+        if protoc.main(["protoc", *flags, str(proto)]):
+            raise SystemExit(f"{proto} does not compile")
+        for made in sorted(Path(folder).rglob("*.py*")):
+            yield source / made.relative_to(folder), made.read_text()
 
 
 def main() -> int:

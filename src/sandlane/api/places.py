@@ -12,6 +12,11 @@ XDS_PORT = 18_000
 WEBHOOK_PORT = 9443
 HEALTH_PORT = 8081
 METRICS_PORT = 8080
+ROUTES_SERVICE = "sandlane-routes"
+"""Where the routes API is: message consumers find it by this name."""
+ROUTES_PORT = 7778
+"""HTTP."""
+ROUTES_GRPC_PORT = 7777
 
 
 def service_names(service: str, namespace: str) -> list[str]:

@@ -9,8 +9,10 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.errors import TransportError
 from sandlane.kube.resource import (
     CUSTOM_RESOURCE_DEFINITIONS,
+    ENDPOINT_SLICES,
     MUTATING_WEBHOOK_CONFIGURATIONS,
     NAMESPACES,
+    SERVICES,
     VALIDATING_WEBHOOK_CONFIGURATIONS,
     Object,
     Resource,
@@ -26,6 +28,8 @@ _RESOURCES = {
     for resource in (
         CUSTOM_RESOURCE_DEFINITIONS,
         NAMESPACES,
+        SERVICES,
+        ENDPOINT_SLICES,
         MUTATING_WEBHOOK_CONFIGURATIONS,
         VALIDATING_WEBHOOK_CONFIGURATIONS,
         Resource("", "v1", "serviceaccounts", "ServiceAccount"),

@@ -10,6 +10,7 @@ import asyncio
 import random  # noqa: TID251 - the composition root
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from sandlane.admission.handlers import Admission
 from sandlane.api.limits import Settings
 from sandlane.api.places import MANAGER_NAME, WEBHOOK_SERVICE, service_names
 from sandlane.cli.crds import CrdsNotServed, install
-from sandlane.install.objects import foundation
+from sandlane.install.objects import foundation, routes_at
 from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock, SystemClock
 from sandlane.kube.config import Config, ConfigError, load_config
@@ -35,12 +36,17 @@ from sandlane.localworkload.controller import LocalWorkloadController
 from sandlane.localworkload.signer import TunnelSigner
 from sandlane.localworkload.tunnels import Tunnels
 from sandlane.routegroup.controller import RouteGroupController
+from sandlane.routesapi.feed import Feed
+from sandlane.routesapi.grpc_server import RoutesServicer, serve_grpc
+from sandlane.routesapi.http_server import PATH as RULES_PATH
+from sandlane.routesapi.http_server import routes_app
 from sandlane.routing.controller import RoutingController
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.key import KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
+from sandlane.runtime.health import PathAuth, serve
 from sandlane.runtime.logging import LEVELS, set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
 from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
@@ -64,6 +70,12 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
 
     xds_bind_address: str = ""
     xds_advertise_address: str = ""
+    routes_bind_address: str = ""
+    """Where the routes API is served over HTTP."""
+    routes_grpc_bind_address: str = ""
+    """The same over gRPC."""
+    routes_auth: bool = False
+    """Ask who reads routes for a bearer token that may `get` the path /v1/rules."""
     router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     router_replicas: int = 2
     install: bool = False
@@ -150,7 +162,11 @@ async def install_once(config: Config, options: Options, clock: Clock, rng: rand
     namespace = options.leader_election_namespace or config.namespace
     client = Client(HttpTransport(config), clock=clock, rng=rng)
     try:
-        await install(client, clock, foundation(namespace, url=options.webhook_url))
+        objects = foundation(namespace, url=options.webhook_url)
+        if options.routes_bind_address and options.routes_grpc_bind_address:
+            addresses = split_address(options.routes_bind_address), split_address(options.routes_grpc_bind_address)
+            objects += routes_at(namespace, *addresses)
+        await install(client, clock, objects)
     finally:
         await client.close()
     config.impersonate_user = f"system:serviceaccount:{namespace}:{MANAGER_NAME}"
@@ -175,6 +191,8 @@ def register(manager: Manager, options: Options) -> None:
     publisher = Publisher(manager.cache, world, server, manager.clock, KeySources())
     reports = RouteReports(world, publisher)
     manager.add_runnable(publisher.run)
+    feed = Feed(manager.cache, world, manager.clock, lambda: publisher.held())
+    _serve_routes(manager, feed, options)
     if options.xds_bind_address:
 
         async def serve_xds() -> None:
@@ -187,6 +205,7 @@ def register(manager: Manager, options: Options) -> None:
         RoutingController(manager, world, publisher, router).setup_with_manager(manager)
         signer = TunnelSigner(manager, world, lambda: tunnels.signing())
         tunnels = Tunnels(manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""))
+        tunnels.subscribe(lambda identity: feed.held_changed())
         signer.setup_with_manager(manager)
         tunnels.setup_with_manager(manager)
         LocalWorkloadController(manager, world, reports, tunnels).setup_with_manager(manager)
@@ -194,6 +213,31 @@ def register(manager: Manager, options: Options) -> None:
     RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
     if options.webhook_port:
         _serve_webhooks(manager, world, options)
+
+
+def _serve_routes(manager: Manager, feed: Feed, options: Options) -> None:
+    """The routes API, on every replica."""
+    if not options.routes_bind_address and not options.routes_grpc_bind_address:
+        return
+    manager.add_runnable(lambda: feed.run(manager.ready))
+    auth = PathAuth(manager.client, manager.clock, RULES_PATH).status if options.routes_auth else None
+
+    async def over_http() -> None:
+        async with AsyncExitStack() as stack:
+            app = routes_app(feed, auth)
+            manager.addresses["routes"] = await serve(stack, app, options.routes_bind_address)
+            await asyncio.get_running_loop().create_future()
+
+    async def over_grpc() -> None:
+        host, port = split_address(options.routes_grpc_bind_address)
+        async with serve_grpc(RoutesServicer(feed, auth), f"{host}:{port}") as bound:
+            manager.addresses["routes-grpc"] = host, bound
+            await asyncio.get_running_loop().create_future()
+
+    if options.routes_bind_address:
+        manager.add_runnable(over_http)
+    if options.routes_grpc_bind_address:
+        manager.add_runnable(over_grpc)
 
 
 def _serve_webhooks(manager: Manager, world: World, options: Options) -> None:

@@ -13,6 +13,9 @@ from sandlane.api.places import (
     MANAGER_NAME,
     METRICS_PORT,
     NAMESPACE,
+    ROUTES_GRPC_PORT,
+    ROUTES_PORT,
+    ROUTES_SERVICE,
     WEBHOOK_PORT,
     WEBHOOK_SERVICE,
     XDS_PORT,
@@ -66,6 +69,8 @@ def manager_options(namespace: str) -> dict[str, Any]:
         "webhookPort": WEBHOOK_PORT,
         "xdsBindAddress": f"0.0.0.0:{XDS_PORT}",
         "xdsAdvertiseAddress": f"{XDS_SERVICE}.{namespace}.svc:{XDS_PORT}",
+        "routesBindAddress": f":{ROUTES_PORT}",
+        "routesGrpcBindAddress": f":{ROUTES_GRPC_PORT}",
     }
 
 
@@ -81,14 +86,43 @@ def manager_config(namespace: str) -> Object:
 
 
 def services(namespace: str) -> list[Object]:
-    """Where the API server finds the webhooks, and routers their configuration."""
+    """Where the API server finds the webhooks, routers their configuration, and consumers the routes."""
 
-    def service(name: str, port: int, target: str, protocol: str) -> Object:
-        ports = [{"name": target, "port": port, "targetPort": target, "protocol": "TCP", "appProtocol": protocol}]
+    def service(name: str, *given: tuple[int, str, str]) -> Object:
+        ports = [
+            {"name": target, "port": port, "targetPort": target, "protocol": "TCP", "appProtocol": protocol}
+            for port, target, protocol in given
+        ]
         spec = {"selector": dict(SELECTOR), "ports": ports}
         return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
-    return [service(WEBHOOK_SERVICE, 443, "webhook", "https"), service(XDS_SERVICE, XDS_PORT, "xds", "grpc")]
+    return [
+        service(WEBHOOK_SERVICE, (443, "webhook", "https")),
+        service(XDS_SERVICE, (XDS_PORT, "xds", "grpc")),
+        service(ROUTES_SERVICE, (ROUTES_PORT, "routes", "http"), (ROUTES_GRPC_PORT, "routes-grpc", "grpc")),
+    ]
+
+
+def routes_at(namespace: str, http: tuple[str, int], grpc: tuple[str, int]) -> list[Object]:
+    """On a laptop the manager is no Pod: the Service of the routes API, with the endpoints that it has."""
+    service = next(each for each in services(namespace) if each["metadata"]["name"] == ROUTES_SERVICE)
+    ports = service["spec"]["ports"]
+    for port in ports:
+        del port["targetPort"]
+    where = {"routes": http, "routes-grpc": grpc}
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": ROUTES_SERVICE,
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": ROUTES_SERVICE},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [http[0]], "conditions": {"ready": True}}],
+        "ports": [{"name": port["name"], "port": where[port["name"]][1], "protocol": "TCP"} for port in ports],
+    }
+    return [{**service, "spec": {"ports": ports}}, endpoints]
 
 
 def budget(namespace: str) -> Object:
@@ -103,7 +137,8 @@ def budget(namespace: str) -> Object:
 
 def deployment(namespace: str, *, image: str, replicas: int = 2) -> Object:
     """The manager: one replica leads, all serve xDS and webhooks."""
-    ports = {"webhook": WEBHOOK_PORT, "xds": XDS_PORT, "health": HEALTH_PORT, "metrics": METRICS_PORT}
+    ports = {"webhook": WEBHOOK_PORT, "xds": XDS_PORT, "routes": ROUTES_PORT, "routes-grpc": ROUTES_GRPC_PORT}
+    ports |= {"health": HEALTH_PORT, "metrics": METRICS_PORT}
     probe = {"httpGet": {"path": "/healthz", "port": "health"}, "timeoutSeconds": 5}
     container = {
         "name": "manager",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from sandlane.api.places import ROUTES_GRPC_PORT, ROUTES_PORT
+
 FORMAT = "1"
 """Version of the data directory's format; another one is refused."""
 FIRST_BLOCK, LAST_BLOCK = 16, 250
@@ -79,6 +81,16 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     def manager_webhook(self) -> tuple[str, int]:
         """Where the API server asks the manager's webhooks."""
         return self.address(3), WEBHOOK_PORT
+
+    @property
+    def manager_routes(self) -> tuple[str, int]:
+        """Where the manager serves the routes API over HTTP."""
+        return self.address(3), ROUTES_PORT
+
+    @property
+    def manager_routes_grpc(self) -> tuple[str, int]:
+        """The same over gRPC."""
+        return self.address(3), ROUTES_GRPC_PORT
 
     @property
     def node(self) -> tuple[str, int]:

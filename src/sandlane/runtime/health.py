@@ -39,10 +39,11 @@ def health_app(live: Check, ready: Check) -> web.Application:
     return app
 
 
-class MetricsAuth:
-    """Lets in whoever the API server knows (TokenReview) and allows `get` on `/metrics` (SubjectAccessReview)."""
+class PathAuth:
+    """Lets in whoever the API server knows (TokenReview) and allows `get` on a path (SubjectAccessReview)."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: Client, clock: Clock, path: str) -> None:
+        self._path = path
         self._client = client.unguarded()
         self._clock = clock
         self._known: dict[str, tuple[float, int]] = {}
@@ -75,14 +76,14 @@ class MetricsAuth:
             "user": user.get("username", ""),
             "groups": user.get("groups") or [],
             "uid": user.get("uid", ""),
-            "nonResourceAttributes": {"path": "/metrics", "verb": "get"},
+            "nonResourceAttributes": {"path": self._path, "verb": "get"},
         }
         access: Object = {"metadata": {}, "spec": spec}
         answer = await self._client.create(SUBJECT_ACCESS_REVIEWS, _typed(SUBJECT_ACCESS_REVIEWS, access))
         return 200 if (answer.get("status") or {}).get("allowed") else 403
 
 
-def metrics_app(metrics: Metrics, auth: MetricsAuth | None = None) -> web.Application:
+def metrics_app(metrics: Metrics, auth: PathAuth | None = None) -> web.Application:
     """`/metrics`, for everybody or for those that `auth` lets in."""
 
     async def handle(request: web.Request) -> web.Response:

@@ -21,7 +21,7 @@ from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock, within
 from sandlane.kube.transport import Request
 from sandlane.runtime.controller import Controller
-from sandlane.runtime.health import Check, MetricsAuth, health_app, metrics_app, serve
+from sandlane.runtime.health import Check, PathAuth, health_app, metrics_app, serve
 from sandlane.runtime.leader import LeaderElector, LeaseOptions
 from sandlane.runtime.metrics import Metrics
 from sandlane.runtime.options import ManagerOptions
@@ -142,7 +142,7 @@ class Manager:
             app = health_app(self.problems, self.not_ready)
             self.addresses["health"] = await serve(stack, app, self.options.health_probe_bind_address)
         if self.options.metrics_bind_address:
-            auth = MetricsAuth(self.client, self.clock) if self.options.metrics_auth else None
+            auth = PathAuth(self.client, self.clock, "/metrics") if self.options.metrics_auth else None
             app = metrics_app(self.metrics, auth)
             self.addresses["metrics"] = await serve(stack, app, self.options.metrics_bind_address)
 

@@ -73,6 +73,8 @@ def _manager_flags(settings: Settings) -> list[str]:
         f"--health-probe-bind-address={join(settings.manager_health)}",
         f"--metrics-bind-address={join(settings.manager_metrics)}",
         f"--xds-bind-address={join(settings.manager_xds)}",
+        f"--routes-bind-address={join(settings.manager_routes)}",
+        f"--routes-grpc-bind-address={join(settings.manager_routes_grpc)}",
         "--router-replicas=1",  # one laptop: a second Envoy would only cost memory
         "--install",
         f"--leader-election-namespace={NAMESPACE}",
