@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -162,9 +163,12 @@ def from_the_manifests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         (account / "ca.crt").write_bytes(base64.b64decode(config["certificate-authority-data"]))
         (account / "namespace").write_text(NAMESPACE)
         (account / "token").write_text(user.done("create", "token", MANAGER_NAME, "-n", NAMESPACE).strip())
-        xds, webhook, health, metrics = free_ports(4)
+        xds, webhook, health, metrics, routes, grpc = free_ports(6)
         options = manager_options(NAMESPACE) | {
             "xdsBindAddress": f"127.0.0.1:{xds}",
+            "routesBindAddress": f"127.0.0.1:{routes}",
+            "routesGrpcBindAddress": f"127.0.0.1:{grpc}",
+            "routesAuth": True,
             "webhookHost": "127.0.0.1",
             "webhookPort": webhook,
             "healthProbeBindAddress": f"127.0.0.1:{health}",
@@ -189,7 +193,23 @@ def from_the_manifests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 
         until(ready, f"the manager is ready, see {folder}/manager.log")
         until(lambda: _bundle(user), "the webhooks' bundle is written")
+        _read_routes(user, f"http://127.0.0.1:{routes}/v1/rules")
         yield user, f"127.0.0.1:{metrics}"
+
+
+def _read_routes(user: Laptop, url: str) -> None:
+    """Whoever may `get` the path reads the routes, others do not."""
+    for account, groups, status in (("nobody", "", 403), ("reader", "--clusterrole=cluster-admin", 200)):
+        user.done("create", "serviceaccount", account, "-n", "default")
+        if groups:
+            user.done("create", "clusterrolebinding", account, groups, f"--serviceaccount=default:{account}")
+        token = user.done("create", "token", account, "-n", "default").strip()
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})
+        try:
+            got = urllib.request.urlopen(request, timeout=DEADLINE).status
+        except urllib.error.HTTPError as error:
+            got = error.code
+        assert got == status
 
 
 def _endpoint(port: int) -> dict[str, Any]:

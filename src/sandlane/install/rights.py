@@ -38,6 +38,7 @@ def manager_rules() -> list[Object]:
         _rule("discovery.k8s.io", ("endpointslices",), _WATCH),
         _rule("networking.k8s.io", ("networkpolicies",), _WATCH),
         _rule("events.k8s.io", ("events",), ("create", "patch")),
+        _rule("authentication.k8s.io", ("tokenreviews",), ("create",)),  # with metricsAuth, routesAuth
         _rule("authorization.k8s.io", ("subjectaccessreviews",), ("create",)),
         _rule("certificates.k8s.io", ("certificatesigningrequests",), _WATCH),
         _rule(
