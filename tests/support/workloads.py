@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sandlane.kube.cache import Change
@@ -21,6 +22,7 @@ from sandlane.testing.cluster import FakeCluster
 
 DEADLINE = 20.0
 NODE = "laptop"
+NOWHERE = Path("/nowhere")
 
 
 class PretendKubelet:
@@ -106,14 +108,14 @@ class Workloads:
 
 
 @asynccontextmanager
-async def workloads(*objects: dict[str, Any]) -> AsyncIterator[Workloads]:
-    """A fake cluster with the built-in controllers running."""
+async def workloads(*objects: dict[str, Any], volumes: Path = NOWHERE) -> AsyncIterator[Workloads]:
+    """A fake cluster with the built-in controllers running; `volumes` is where claims have their folders."""
     async with FakeCluster.with_objects(*objects) as cluster:
         manager = Manager(cluster.client, clock=cluster.clock, rng=cluster.rng, options=ManagerOptions())
         inventory = Inventory(cluster.client, manager.cache, cluster.clock, cluster.rng)
         kubelet = PretendKubelet(cluster)
         kubelet.setup_with_manager(manager)
-        set_up_controllers(manager, inventory, "the authority")
+        set_up_controllers(manager, inventory, "the authority", volumes)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(manager.run())
             await asyncio.wait_for(manager.ready.wait(), DEADLINE)

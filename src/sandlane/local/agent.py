@@ -37,6 +37,7 @@ from sandlane.local.controllers.namespace import NamespaceController
 from sandlane.local.controllers.quota import QuotaController
 from sandlane.local.controllers.replicaset.controller import ReplicaSetController
 from sandlane.local.controllers.statefulset.controller import StatefulSetController
+from sandlane.local.controllers.volume.controller import VolumeController
 from sandlane.local.node.images import ImageMap, ImageMapError
 from sandlane.local.node.node import NodeOptions, ProcessNode
 from sandlane.local.node.server import node_app
@@ -86,7 +87,7 @@ async def run(data: DataDir, settings: Settings, images: Path | None) -> None:
         stack.push_async_callback(client.close)
         manager = Manager(client, clock=clock, rng=rng, options=ManagerOptions(), name="sandlane-local")
         inventory = Inventory(client, manager.cache, clock, rng)
-        set_up_controllers(manager, inventory, (config.ca or b"").decode())
+        set_up_controllers(manager, inventory, (config.ca or b"").decode(), data.root / "volumes")
         ApiServerEndpointController("127.0.0.1", settings.api_port).setup_with_manager(manager)
         restarts = RestartReporter(data.status, manager.cache.informer(NODES), manager.recorder, clock)
         manager.add_runnable(restarts.run, needs_leader=True)
@@ -129,8 +130,8 @@ def _image_map(path: Path | None) -> ImageMap:
     return ImageMap.load(path) if path is not None else ImageMap()
 
 
-def set_up_controllers(manager: Manager, inventory: Inventory, authority: str) -> None:
-    """The built-in controllers, and the inventory that two of them need."""
+def set_up_controllers(manager: Manager, inventory: Inventory, authority: str, volumes: Path) -> None:
+    """The built-in controllers, and the inventory that two of them need. `volumes` is the folder of claims' folders."""
     for controller in (
         DeploymentController(),
         ReplicaSetController(),
@@ -142,6 +143,7 @@ def set_up_controllers(manager: Manager, inventory: Inventory, authority: str) -
         NamespaceDefaultsController(authority),
         GarbageController(inventory),
         QuotaController(inventory),
+        VolumeController(volumes),
     ):
         controller.setup_with_manager(manager)
     inventory.prepare()

@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from sandlane.kube.resource import CONFIG_MAPS, PODS, SECRETS
+from sandlane.kube.resource import CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS
 from sandlane.testing.events import captured_events
 
 from .conftest import RunningNode, config_map, running_node
@@ -178,6 +178,25 @@ async def test_a_sub_path_that_leads_out_is_refused(viewing: RunningNode) -> Non
     spec = volumes(v={"emptyDir": {}}) | {"initContainers": [init]}
     await viewing.run("true", spec=spec, volumeMounts=[mount("v", "/v", subPath="link")])
     await viewing.waiting("CreateContainerConfigError", text="it leads out of the volume")
+
+
+async def test_a_claim_is_mounted_when_it_is_bound(viewing: RunningNode, tmp_path: Path) -> None:
+    """A Pod waits for its claim and for the claim's volume; what it writes there stays."""
+    source = {"persistentVolumeClaim": {"claimName": "data"}}
+    await viewing.run("echo kept >/v/file", spec=volumes(v=source), volumeMounts=[mount("v", "/v")])
+    await viewing.waiting("ContainerCreating", text='persistentvolumeclaim "data" not found')
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "disk"}
+    claims = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "rides"}}
+    await viewing.cluster.add({**claims, "spec": claim})
+    await viewing.waiting("ContainerCreating", text="is not bound to a volume yet")
+    folder = {"path": str(tmp_path / "disk"), "type": "DirectoryOrCreate"}
+    disk = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": folder}
+    head = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "disk"}}
+    await viewing.cluster.add({**head, "spec": disk})
+    bound = {"status": {"phase": "Bound"}}
+    await viewing.client.patch(PERSISTENT_VOLUME_CLAIMS, "data", bound, namespace="rides", subresource="status")
+    await viewing.phase("Succeeded")
+    assert (tmp_path / "disk" / "file").read_text() == "kept\n"
 
 
 async def test_a_type_that_is_not_there_is_named(node: RunningNode) -> None:

@@ -39,7 +39,8 @@ async def run(kubeconfig: Path) -> None:
     config = load_config(kubeconfig)
     client = Client(HttpTransport(config), clock=clock, rng=rng)
     manager = Manager(client, clock=clock, rng=rng, options=ManagerOptions(), name="conformance")
-    set_up_controllers(manager, Inventory(client, manager.cache, clock, rng), (config.ca or b"").decode())
+    inventory = Inventory(client, manager.cache, clock, rng)
+    set_up_controllers(manager, inventory, (config.ca or b"").decode(), kubeconfig.parent / "volumes")
     ScheduledKubelet(SimpleNamespace(client=client)).setup_with_manager(manager)  # type: ignore[arg-type]
     try:
         await manager.run(handle_signals=True)

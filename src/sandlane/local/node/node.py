@@ -21,7 +21,18 @@ from sandlane.kube.client import Client, PatchType
 from sandlane.kube.clock import Clock, micro_timestamp, timestamp
 from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from sandlane.kube.metadata import ObjectMeta
-from sandlane.kube.resource import CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Key, Object
+from sandlane.kube.resource import (
+    CONFIG_MAPS,
+    LEASES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    Key,
+    Object,
+)
 from sandlane.kube.transport import Request
 from sandlane.kube.unstructured import Unstructured
 from sandlane.local.node.images import ImageMap
@@ -37,7 +48,13 @@ log = structlog.get_logger(__name__)
 SCHEDULER = "default-scheduler"
 LEASE_SECONDS = 40
 HEARTBEAT = 10.0
-_PARTS = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS, "ServiceAccount": SERVICE_ACCOUNTS}
+_PARTS = {
+    "ConfigMap": CONFIG_MAPS,
+    "Secret": SECRETS,
+    "ServiceAccount": SERVICE_ACCOUNTS,
+    "PersistentVolumeClaim": PERSISTENT_VOLUME_CLAIMS,
+    "PersistentVolume": PERSISTENT_VOLUMES,
+}
 """What volumes are made of."""
 
 
@@ -116,12 +133,12 @@ class ProcessNode:
             self._mark(record.metadata.uid)
 
     def _part_changed(self, kind: str, change: Change[Unstructured]) -> None:
-        """A ConfigMap, Secret or ServiceAccount has changed: volumes made of it are made again."""
+        """Something has changed that volumes are made of: they are made again."""
         record = change.new or change.old
         if record is None:
             return
         for worker in self.workers.values():
-            same = worker.pod["metadata"]["namespace"] == record.metadata.namespace
+            same = record.metadata.namespace in ("", worker.pod["metadata"]["namespace"])
             if same and (worker.unmounted or worker.volumes.refers_to(kind, record.metadata.name)):
                 worker.volumes.changed.set()
 

@@ -41,7 +41,7 @@ from sandlane.local.node.view import Mount
 log = structlog.get_logger(__name__)
 
 Find = Callable[[str, str, str], Awaitable[Object | None]]
-"""Gives a ConfigMap, Secret or ServiceAccount: (kind, namespace, name)."""
+"""Gives what volumes are made of, ConfigMaps and the like: (kind, namespace, name)."""
 RENEW_AFTER = 0.8
 """Part of a token's life after which it is renewed, as the kubelet does."""
 RETRY = 5.0
@@ -87,20 +87,20 @@ class PodVolumes:
 
     async def prepare(self, pod: Object) -> None:
         """Make all volumes that are mounted. Raises `VolumeMissing`, `VolumeUnsupported` and `KubeError`."""
-        self._volumes = mounted_volumes(pod)
+        namespace = pod["metadata"]["namespace"]
+        self._volumes = [await self._claimed(namespace, volume) for volume in mounted_volumes(pod)]
         for volume in self._volumes:
             kind = volume_type(volume)
             if kind not in (*WRITTEN, "emptyDir", "hostPath"):
                 raise VolumeUnsupported(
                     f'volume "{volume["name"]}" is of type {kind}, which this node does not have: it has '
-                    f"{', '.join(WRITTEN)}, emptyDir and hostPath"
+                    f"{', '.join(WRITTEN)}, emptyDir, hostPath and persistentVolumeClaim"
                 )
         if self._volumes and self.views:
             names = ", ".join(volume["name"] for volume in self._volumes)
             raise VolumeUnsupported(f"volumes ({names}) cannot be mounted on this machine: {self.views}")
         if self.views:
             return
-        namespace = pod["metadata"]["namespace"]
         account = await self._find("ServiceAccount", namespace, _account_name(pod))
         self._account = needs_account(pod, account)
         if self._account:
@@ -113,6 +113,26 @@ class PodVolumes:
                 raise VolumeMissing(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
             except OSError as error:
                 raise VolumeMissing(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+
+    async def _claimed(self, namespace: str, volume: Object) -> Object:
+        """A volume itself, or what its claim is bound to. Raises `VolumeMissing` while there is no such thing."""
+        source = volume.get("persistentVolumeClaim")
+        if source is None:
+            return volume
+        name = source["claimName"]
+        claim = await self._find("PersistentVolumeClaim", namespace, name)
+        if claim is None:
+            raise VolumeMissing(f'persistentvolumeclaim "{name}" not found')
+        bound = claim["spec"].get("volumeName") if (claim.get("status") or {}).get("phase") == "Bound" else None
+        found = await self._find("PersistentVolume", "", bound) if bound else None
+        if found is None:
+            raise VolumeMissing(f'persistentvolumeclaim "{name}" is not bound to a volume yet')
+        kind = next((kind for kind in ("hostPath", "local") if kind in found["spec"]), "")
+        if not kind:
+            raise VolumeUnsupported(
+                f'volume "{volume["name"]}" is PersistentVolume {bound}, which is neither hostPath nor local'
+            )
+        return {"name": volume["name"], "hostPath": found["spec"][kind]}
 
     async def keep(self, pod: Callable[[], Object]) -> None:
         """Keep the files up to date until cancelled."""

@@ -158,6 +158,19 @@ def test_immutable_selectors(server: Any, make: Any) -> None:
         assert [field for field, _ in causes(server.update(old, new)[1])] in (["spec.selector"], ["spec"]), kind
 
 
+def test_claim_templates_are_volumes(server: Any, make: Any) -> None:
+    """Containers of a StatefulSet may mount what its claim templates give its Pods, and nothing that nobody gives."""
+    spec = {**copy_json(SPEC), "serviceName": "s"}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+    spec["template"]["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    old = server.create(make("apps/v1", "StatefulSet", spec=spec))
+    new = copy_json(old)
+    new["spec"]["template"]["spec"]["containers"][0]["volumeMounts"][0]["name"] = "other"
+    fault = "spec.template.spec.containers[0].volumeMounts[0].name"
+    assert causes(server.update(old, new)[1]) == [(fault, "NotFound")]
+
+
 def test_warnings(server: Any, make: Any) -> None:
     """A port that is defined twice is warned of."""
     spec = copy_json(SPEC)

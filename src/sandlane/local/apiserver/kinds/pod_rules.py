@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
@@ -42,19 +43,19 @@ def warn_pod(faults: Faults, obj: Object) -> None:
     warn_template(faults, obj.get("spec") or {}, "spec")
 
 
-def check_template(faults: Faults, template: Object, field: str) -> None:
-    """A pod template of a workload."""
+def check_template(faults: Faults, template: Object, field: str, claimed: Iterable[str] = ()) -> None:
+    """A pod template of a workload. `claimed` names volumes that its Pods are given beside the template's."""
     metadata = template.get("metadata") or {}
     check_labels(faults, metadata.get("labels"), f"{field}.metadata.labels")
     check_annotations(faults, metadata.get("annotations"), f"{field}.metadata.annotations")
-    check_pod_spec(faults, template.get("spec") or {}, f"{field}.spec")
+    check_pod_spec(faults, template.get("spec") or {}, f"{field}.spec", claimed)
     if (template.get("spec") or {}).get("ephemeralContainers"):
         faults.forbidden(f"{field}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
 
 
-def check_pod_spec(faults: Faults, spec: Object, field: str) -> None:
+def check_pod_spec(faults: Faults, spec: Object, field: str, claimed: Iterable[str] = ()) -> None:
     """A pod spec."""
-    volumes = _check_volumes(faults, spec.get("volumes") or [], f"{field}.volumes")
+    volumes = _check_volumes(faults, spec.get("volumes") or [], f"{field}.volumes") | set(claimed)
     if not spec.get("containers"):
         faults.required(f"{field}.containers")
     seen: set[str] = set()

@@ -188,7 +188,8 @@ def _check_selector_and_template(faults: Faults, spec: Object) -> None:
     labels = (template.get("metadata") or {}).get("labels") or {}
     if not selector_matches(selector, labels) or not selector:
         faults.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    check_template(faults, template, "spec.template")
+    claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
+    check_template(faults, template, "spec.template", claims)
 
 
 def _check_always(faults: Faults, spec: Object) -> None:

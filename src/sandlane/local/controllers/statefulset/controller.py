@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandlane.kube.errors import AlreadyExists, Forbidden, Invalid
-from sandlane.kube.resource import PODS, Object, Resource
+from sandlane.kube.resource import PERSISTENT_VOLUME_CLAIMS, PODS, Object, Resource
 from sandlane.kube.unstructured import Unstructured
 from sandlane.local.controllers.access import Access, terminating
 from sandlane.local.controllers.objects import controller_uid, labels_of
@@ -13,8 +13,6 @@ from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.recorder import WARNING, EventRecorder
 from sandlane.runtime.result import Request, Result
-
-CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 
 
 class StatefulSetController:
@@ -59,7 +57,7 @@ class StatefulSetController:
 
     async def _claim(self, claim: Object) -> None:
         try:
-            await self._access.client.create(CLAIMS, claim)
+            await self._access.client.create(PERSISTENT_VOLUME_CLAIMS, claim)
         except AlreadyExists:
             return
 

@@ -1,0 +1,1 @@
+"""PersistentVolumeClaims: each gets a folder of this machine. `plan` decides (pure), `controller` writes."""
