@@ -41,11 +41,14 @@ from sandlane.routesapi.grpc_server import RoutesServicer, serve_grpc
 from sandlane.routesapi.http_server import PATH as RULES_PATH
 from sandlane.routesapi.http_server import routes_app
 from sandlane.routing.controller import RoutingController
-from sandlane.routing.envoy.server import XdsServer
+from sandlane.routing.envoy.identity import CERTIFICATE, SERVER
+from sandlane.routing.envoy.server import XdsServer, credentials
+from sandlane.routing.identities import Identities
 from sandlane.routing.key import KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
+from sandlane.runtime.certificates import SecretCertificates
 from sandlane.runtime.health import PathAuth, serve
 from sandlane.runtime.logging import LEVELS, set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
@@ -78,6 +81,8 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     """Ask who reads routes for a bearer token that may `get` the path /v1/rules."""
     router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     router_replicas: int = 2
+    router_certificate_in_environment: bool = False
+    """Where Pods can mount nothing: routers are started again when their certificate is renewed."""
     install: bool = False
     """On a laptop: write kinds, rights and webhook configurations first, then act as the manager's ServiceAccount."""
     allow_unchecked_requesters: bool = False
@@ -194,16 +199,33 @@ def register(manager: Manager, options: Options) -> None:
     feed = Feed(manager.cache, world, manager.clock, lambda: publisher.held())
     _serve_routes(manager, feed, options)
     if options.xds_bind_address:
+        certificates = SecretCertificates(
+            manager.client, manager.clock, namespace=manager.namespace, name=CERTIFICATE, names=[SERVER]
+        )
+        certified = asyncio.Event()
+        certificates.on_bundle(lambda bundle: certified.set())
+        manager.add_runnable(certificates.run)
 
         async def serve_xds() -> None:
-            async with server.listen(options.xds_bind_address):
+            await certified.wait()
+            async with server.listen(options.xds_bind_address, credentials(certificates)):
                 await asyncio.get_running_loop().create_future()
 
         manager.add_runnable(serve_xds)
         host, port = split_address(options.xds_advertise_address or options.xds_bind_address)
-        router = RouterOptions(host, port, options.router_image, options.router_replicas)
-        RoutingController(manager, world, publisher, router).setup_with_manager(manager)
+        router = RouterOptions(
+            host,
+            port,
+            options.router_image,
+            options.router_replicas,
+            certificate_in_environment=options.router_certificate_in_environment,
+        )
+        identities = Identities(manager.client, manager.clock, certificates)
+        RoutingController(manager, world, publisher, router, identities).setup_with_manager(manager)
         signer = TunnelSigner(manager, world, lambda: tunnels.signing())
+        tunnels = Tunnels(
+            manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""), identities
+        )
         tunnels = Tunnels(manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""))
         tunnels.subscribe(lambda identity: feed.held_changed())
         signer.setup_with_manager(manager)

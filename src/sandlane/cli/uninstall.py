@@ -51,7 +51,7 @@ GRACE = 60.0
 """Seconds for it to end, and for its namespace to go."""
 _PAUSE = 0.2
 _OURS = (LOCAL_WORKLOADS, SANDBOXES, ROUTE_GROUPS)
-_MADE = (DEPLOYMENTS, SERVICES, POD_DISRUPTION_BUDGETS, CONFIG_MAPS)
+_MADE = (DEPLOYMENTS, SERVICES, POD_DISRUPTION_BUDGETS, CONFIG_MAPS, SECRETS)
 _LABEL = "sandlane.dev/"
 _RBAC = ("rbac.authorization.k8s.io", "v1")
 _INSTALLED = {

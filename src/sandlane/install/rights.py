@@ -10,12 +10,16 @@ from collections.abc import Iterable
 
 from sandlane.api.places import MANAGER_NAME, WEBHOOK_SERVICE
 from sandlane.kube.resource import Object
+from sandlane.routing.envoy.identity import CERTIFICATE
+from sandlane.routing.names import ROUTER_SECRET
 from sandlane.tunnel.authority import SECRET as AUTHORITY
 from sandlane.tunnel.identity import SIGNER
 from sandlane.tunnel.resources import NAME as TUNNEL
+from sandlane.tunnel.resources import XDS_SECRET
 
 RBAC = "rbac.authorization.k8s.io"
-SECRETS = (AUTHORITY, f"{WEBHOOK_SERVICE}-certificate")
+SECRETS = (AUTHORITY, CERTIFICATE, f"{WEBHOOK_SERVICE}-certificate")
+"""In our own namespace, beside the tunnel servers' certificate."""
 CONNECT = "sandlane-connect"
 _OURS = ("localworkloads", "routegroups", "sandboxes")
 _WATCH = ("list", "watch")
@@ -33,6 +37,9 @@ def manager_rules() -> list[Object]:
         _rule("apps", ("deployments",), (*_WATCH, "get", "create", "patch", "delete")),
         _rule("", ("services",), (*_WATCH, "get", "create", "patch", "delete")),
         _rule("policy", ("poddisruptionbudgets",), ("get", "create", "patch", "delete")),
+        # The certificate that a namespace's routers show to the xDS server. `create` cannot be bound to a name.
+        _rule("", ("secrets",), ("create",)),
+        _rule("", ("secrets",), ("get", "patch", "delete"), names=(ROUTER_SECRET,)),
         _rule("", ("namespaces", "persistentvolumeclaims", "pods", "resourcequotas"), _WATCH),
         _rule("", ("pods/log",), ("get",)),
         _rule("discovery.k8s.io", ("endpointslices",), _WATCH),
@@ -61,8 +68,8 @@ def own_rules() -> list[Object]:
     return [
         _rule("coordination.k8s.io", ("leases",), ("create",)),
         _rule("coordination.k8s.io", ("leases",), ("get", "update", "watch"), names=(MANAGER_NAME,)),
-        _rule("", ("secrets",), ("create",)),
         _rule("", ("secrets",), ("get", "update"), names=SECRETS),
+        _rule("", ("secrets",), ("get", "patch"), names=(XDS_SECRET,)),
         _rule("", ("configmaps",), ("create",)),
         _rule("", ("configmaps",), ("get", "patch"), names=(TUNNEL,)),
     ]

@@ -12,6 +12,7 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.resource import CONFIG_MAPS, DEPLOYMENTS, LOCAL_WORKLOADS, PODS, SERVICES, Key
 from sandlane.routing.envoy.delta import SECRETS
 from sandlane.routing.envoy.server import XdsServer
+from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions
 from sandlane.routing.tunnels import ROUTER_PAIR, TRUST
@@ -22,7 +23,15 @@ from sandlane.runtime.result import Request, Result
 from sandlane.tunnel.authority import Authority, load_authority
 from sandlane.tunnel.bootstrap import NODE_CLUSTER, ServerOptions
 from sandlane.tunnel.publish import server_resources, tls_pair, trust
-from sandlane.tunnel.resources import NAME, TUNNEL, tunnel_deployment, tunnel_directory, tunnel_service
+from sandlane.tunnel.resources import (
+    LABELS,
+    NAME,
+    TUNNEL,
+    XDS_SECRET,
+    tunnel_deployment,
+    tunnel_directory,
+    tunnel_service,
+)
 from sandlane.tunnel.watch import TunnelWatch
 from sandlane.world.records import LocalWorkload, Pod
 from sandlane.world.world import SELECTORS, World
@@ -41,6 +50,7 @@ class Tunnels:
         publisher: Publisher,
         options: RouterOptions,
         clients: Callable[[str], str],
+        identities: Identities,
     ) -> None:
         self.authority: Authority | None = None
         self._manager = manager
@@ -51,6 +61,7 @@ class Tunnels:
         self._options = options
         self._tunnel = ServerOptions()
         self._client_of = clients
+        self._xds_identities = identities
         self._applier = Applier(manager.client, manager.cache)
         self._pair: KeyPair | None = None
         self._changed = asyncio.Event()
@@ -140,7 +151,9 @@ class Tunnels:
             return Result.done()
         if self.authority is None:
             return Result.requeue_after(0.5)
-        await self._applier.ensure(DEPLOYMENTS, tunnel_deployment(namespace, self._options, self._tunnel))
+        certificate = await self._xds_identities.ensure(Key(namespace, XDS_SECRET), NODE_CLUSTER, LABELS)
+        servers = tunnel_deployment(namespace, self._options, self._tunnel, certificate)
+        await self._applier.ensure(DEPLOYMENTS, servers)
         await self._applier.ensure(SERVICES, tunnel_service(namespace, self._tunnel))
         service = self._world.services.get(Key(namespace, NAME))
         if service is None or not service.spec.cluster_ip:
@@ -148,4 +161,4 @@ class Tunnels:
         address = f"{service.spec.cluster_ip}:{self._tunnel.front_port}"
         directory = tunnel_directory(namespace, address, self._options.replicas, self.authority.ca.certificate)
         await self._applier.ensure(CONFIG_MAPS, directory)
-        return Result.done()
+        return Result.requeue_after(RENEWAL)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import structlog
 
 from sandlane.api import reasons
-from sandlane.api.labels import ROUTER
+from sandlane.api.labels import ROUTER, ROUTER_PODS
 from sandlane.kube.apply import Applier, NotOwned
 from sandlane.kube.client import PatchType
 from sandlane.kube.errors import Conflict, Invalid, NotFound
@@ -22,8 +22,9 @@ from sandlane.kube.resource import (
     Key,
 )
 from sandlane.routing.build import ALWAYS, listeners, mode, not_routable, overrides
+from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.names import ROUTER as ROUTER_NAME
-from sandlane.routing.names import SHADOW_OF, shadow_name
+from sandlane.routing.names import ROUTER_SECRET, SHADOW_OF, router_identity, shadow_name
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions, allocate, router_budget, router_deployment, shadow_service
 from sandlane.routing.turning import Patch, is_right, is_turned, turn, turn_back
@@ -45,10 +46,13 @@ DRAIN = 5.0
 class RoutingController:
     """Turns Services that have overrides (or shall always be routed) to the router, step by step."""
 
-    def __init__(self, manager: Manager, world: World, publisher: Publisher, options: RouterOptions) -> None:
+    def __init__(
+        self, manager: Manager, world: World, publisher: Publisher, options: RouterOptions, identities: Identities
+    ) -> None:
         self._world = world
         self._publisher = publisher
         self._options = options
+        self._identities = identities
         self._client = manager.client
         self._cache = manager.cache
         self._clock = manager.clock
@@ -102,13 +106,13 @@ class RoutingController:
         if is_turned(service) and not self._publisher.routers(request.namespace):
             return await self._fail_open(service, allocated)
         if is_turned(service) and is_right(service, allocated):
-            return Result.done()
+            return Result.requeue_after(RENEWAL)
         if waiting := self._not_ready(service, allocated):
             log.debug("turn_waits", service=str(request), why=waiting)
             return Result.requeue_after(WAIT)
         await self._patch(service, turn(service.object(), allocated))
         log.info("turned", service=str(request))
-        return Result.done()
+        return Result.requeue_after(RENEWAL)
 
     def _wanted(self, service: Service) -> bool:
         """Whether the Service's requests have to go through the router."""
@@ -134,7 +138,9 @@ class RoutingController:
     async def _ensure(self, namespace: str) -> None:
         """The namespace's router. Raises `TransientError` when a stranger has its name."""
         try:
-            await self._applier.ensure(DEPLOYMENTS, router_deployment(namespace, self._options))
+            secret = Key(namespace, ROUTER_SECRET)
+            certificate = await self._identities.ensure(secret, router_identity(namespace), ROUTER_PODS)
+            await self._applier.ensure(DEPLOYMENTS, router_deployment(namespace, self._options, certificate))
             await self._applier.ensure(POD_DISRUPTION_BUDGETS, router_budget(namespace))
         except NotOwned as error:
             raise TransientError(str(error)) from error
@@ -166,6 +172,7 @@ class RoutingController:
         if not others:
             await self._applier.remove(DEPLOYMENTS, Key(key.namespace, ROUTER_NAME))
             await self._delete_budget(key.namespace)
+            await self._identities.remove(Key(key.namespace, ROUTER_SECRET))
         return Result.done()
 
     async def _delete_budget(self, namespace: str) -> None:

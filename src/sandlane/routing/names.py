@@ -7,6 +7,8 @@ import hashlib
 from sandlane.api.limits import MAX_NAME
 
 ROUTER = "sandlane-router"
+ROUTER_SECRET = "sandlane-router-xds"
+"""The certificate that a namespace's routers show to the xDS server."""
 LISTENERS = "sandlane.dev/listeners"
 """On a shadow Service: the router's port for each port of the original, as a JSON object."""
 SHADOW_OF = "sandlane.dev/shadow-of"
@@ -22,6 +24,11 @@ def shadow_name(service: str) -> str:
     return f"{service[: MAX_NAME - 17].rstrip('-')}-shadow-{digest}"
 
 
+def router_identity(namespace: str) -> str:
+    """What the certificate of a namespace's routers says: they may join the groups below it."""
+    return f"router/{namespace}"
+
+
 def router_group(namespace: str, address: str) -> str:
     """The xDS group of one router Pod: it listens on its own address."""
-    return f"router/{namespace}/{address}"
+    return f"{router_identity(namespace)}/{address}"

@@ -10,11 +10,13 @@ import msgspec
 from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL, ROUTER, ROUTER_PODS
 from sandlane.kube.resource import Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
+from sandlane.routing.envoy.identity import Credentials, equip
 from sandlane.routing.names import (
     FIRST_LISTENER,
     LAST_LISTENER,
     LISTENERS,
     READY_PORT,
+    ROUTER_SECRET,
     SHADOW_OF,
     router_group,
     shadow_name,
@@ -34,12 +36,23 @@ class RouterOptions(msgspec.Struct, frozen=True):
     image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     replicas: int = 2
     labels: Mapping[str, str] = {}
+    certificate_in_environment: bool = False
+    """Where Pods can mount nothing."""
+
+    def credentials(self, secret: str) -> Credentials:
+        """How Pods get the certificate of a Secret."""
+        return Credentials(secret, self.certificate_in_environment)
 
 
-def router_deployment(namespace: str, options: RouterOptions) -> Object:
-    """The router of a namespace: Envoy, restricted, ready once it serves its table."""
+def router_deployment(namespace: str, options: RouterOptions, certificate: str = "") -> Object:
+    """The router of a namespace: Envoy, restricted, ready once it serves its table.
+
+    `certificate` is the fingerprint of the one that it shows to the xDS server.
+    """
     group = router_group(namespace, "$(POD_IP)")
-    bootstrap = json.dumps(router_bootstrap(options.xds_host, options.xds_port, group), separators=(",", ":"))
+    credentials = options.credentials(ROUTER_SECRET)
+    start = router_bootstrap(options.xds_host, options.xds_port, group, credentials)
+    bootstrap = json.dumps(start, separators=(",", ":"))
     container = {
         "name": "envoy",
         "image": options.image,
@@ -79,6 +92,21 @@ def router_deployment(namespace: str, options: RouterOptions) -> Object:
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": ROUTER_SELECTOR},
     }
+    template = {
+        "metadata": {"labels": {**options.labels, **ROUTER_PODS}},
+        "spec": {
+            "containers": [container],
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 30,
+            "topologySpreadConstraints": [spread],
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        },
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -87,21 +115,7 @@ def router_deployment(namespace: str, options: RouterOptions) -> Object:
             "replicas": options.replicas,
             "selector": {"matchLabels": ROUTER_SELECTOR},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": {
-                "metadata": {"labels": {**options.labels, **ROUTER_PODS}},
-                "spec": {
-                    "containers": [container],
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "terminationGracePeriodSeconds": 30,
-                    "topologySpreadConstraints": [spread],
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": 65532,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                },
-            },
+            "template": equip(template, credentials, certificate),
         },
     }
 

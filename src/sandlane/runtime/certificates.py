@@ -73,17 +73,28 @@ def make_ca(name: str, now: datetime) -> KeyPair:
 
 def make_serving(ca: KeyPair, names: Iterable[str], now: datetime) -> KeyPair:
     """A serving certificate for DNS names and IP addresses, signed by a CA."""
-    key, names = ec.generate_private_key(ec.SECP256R1()), list(names)
-    issuer = ca.parsed
+    names = list(names)
+    return _make(ca, names[0], [_general(name) for name in names], ExtendedKeyUsageOID.SERVER_AUTH, now)
+
+
+def make_client(ca: KeyPair, uri: str, now: datetime) -> KeyPair:
+    """A client certificate that names its holder by a URI, signed by a CA."""
+    return _make(ca, "client", [x509.UniformResourceIdentifier(uri)], ExtendedKeyUsageOID.CLIENT_AUTH, now)
+
+
+def _make(
+    ca: KeyPair, name: str, names: list[x509.GeneralName], usage: x509.ObjectIdentifier, now: datetime
+) -> KeyPair:
+    key = ec.generate_private_key(ec.SECP256R1())
     signer = serialization.load_pem_private_key(ca.key, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     builder = (
-        _builder(subject, issuer.subject, key, now, LIFE)
-        .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
+        _builder(subject, ca.parsed.subject, key, now, LIFE)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     )
     return _pair(builder.sign(signer, hashes.SHA256()), key)
 
@@ -95,11 +106,11 @@ def renewed(old: Certificates | None, ca_name: str, names: Iterable[str], now: d
         ca = make_ca(ca_name, now)
         return Certificates(make_serving(ca, names, now), ca, ca.certificate)
     ca, bundle = old.ca, old.bundle
-    if _due(ca, now):
+    if due(ca, now):
         ca = make_ca(ca_name, now)
         trusted = [c for c in x509.load_pem_x509_certificates(old.bundle) if c.not_valid_after_utc > now]
         bundle = ca.certificate + b"".join(c.public_bytes(serialization.Encoding.PEM) for c in trusted)
-    good = _covers(old.serving, names) and not _due(old.serving, now)
+    good = _covers(old.serving, names) and not due(old.serving, now)
     if good and ca is old.ca:
         return old
     return Certificates(old.serving if good else make_serving(ca, names, now), ca, bundle)
@@ -111,6 +122,8 @@ class SecretCertificates:
     def __init__(self, client: Client, clock: Clock, *, namespace: str, name: str, names: Iterable[str]) -> None:
         self.context = server_context()
         self.bundle = b""
+        self.held: Certificates | None = None
+        """What the Secret holds, as far as it is known."""
         self._client, self._clock = client, clock
         self._namespace, self._name = namespace, name
         self._names = list(names)
@@ -175,6 +188,7 @@ class SecretCertificates:
         await self._client.create(SECRETS, body)
 
     def _serve(self, certificates: Certificates) -> None:
+        self.held = certificates
         if certificates.serving != self._loaded:
             load_pair(self.context, certificates.serving)
             self._loaded = certificates.serving
@@ -246,7 +260,7 @@ def _read(secret: Object | None) -> Certificates | None:
         found = Certificates(KeyPair(parts[2], parts[3]), KeyPair(parts[0], parts[1]), parts[0])
         trusted = x509.load_pem_x509_certificates(parts[0])
         load_pair(server_context(), found.serving)
-        if not any(_issued(found.serving.parsed, ca) for ca in trusted):
+        if not any(issued(found.serving.parsed, ca) for ca in trusted):
             return None
     except (KeyError, ValueError, OSError, TypeError):
         return None
@@ -254,13 +268,15 @@ def _read(secret: Object | None) -> Certificates | None:
     return msgspec.structs.replace(found, ca=KeyPair(only, parts[1]))
 
 
-def _due(pair: KeyPair, now: datetime) -> bool:
+def due(pair: KeyPair, now: datetime) -> bool:
+    """Whether it is time to make a certificate anew."""
     certificate = pair.parsed
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return now >= start + (end - start) * RENEW
 
 
-def _issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+def issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+    """Whether a CA has signed a certificate."""
     try:
         certificate.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError, TypeError):

@@ -7,18 +7,22 @@ import json
 from sandlane.api.labels import MANAGED_BY, MANAGER
 from sandlane.kube.resource import Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
+from sandlane.routing.envoy.identity import equip
 from sandlane.routing.resources import RouterOptions
 from sandlane.tunnel.bootstrap import FRONT_ROUTES, INGRESS_ROUTES, NODE_CLUSTER, ServerOptions, server_bootstrap
 
 NAME = "sandlane-tunnel"
+XDS_SECRET = "sandlane-tunnel-xds"
+"""The certificate that the tunnel servers show to the xDS server."""
 TUNNEL = "sandlane.dev/tunnel"
 """Label of the tunnel servers' Pods."""
 LABELS = {MANAGED_BY: MANAGER, TUNNEL: "true"}
 
 
-def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOptions) -> Object:
+def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOptions, certificate: str = "") -> Object:
     """The tunnel servers: Envoy, restricted, certificates and routes by xDS."""
-    xds = router_bootstrap(options.xds_host, options.xds_port, NODE_CLUSTER)
+    credentials = options.credentials(XDS_SECRET)
+    xds = router_bootstrap(options.xds_host, options.xds_port, NODE_CLUSTER, credentials)
     ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
     extra = {
         "dynamic_resources": {"ads_config": xds["dynamic_resources"]["ads_config"]},
@@ -47,6 +51,19 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
             "capabilities": {"drop": ["ALL"]},
         },
     }
+    template = {
+        "metadata": {"labels": dict(LABELS)},
+        "spec": {
+            "containers": [container],
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        },
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -55,19 +72,7 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
             "replicas": options.replicas,
             "selector": {"matchLabels": LABELS},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": {
-                "metadata": {"labels": dict(LABELS)},
-                "spec": {
-                    "containers": [container],
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": 65532,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                },
-            },
+            "template": equip(template, credentials, certificate),
         },
     }
 

@@ -13,6 +13,7 @@ import msgspec
 
 from sandlane.api.places import NAMESPACE
 from sandlane.kube.clock import Clock
+from sandlane.local.node.process import views_missing
 from sandlane.local.proxy.bootstrap import bootstrap
 from sandlane.local.settings import DataDir, Settings, kubeconfig_written, write_whole
 from sandlane.local.up.probe import missing, trust
@@ -41,7 +42,7 @@ def commands(data: DataDir, settings: Settings, images: Path | None, clock: Cloc
 
     python = [sys.executable, "-m"]
     agent = [*python, "sandlane.local.agent", "--data-dir", str(data.root)]
-    manager = [*python, "sandlane", "manager", "--kubeconfig", str(data.kubeconfig), *_manager_flags(settings)]
+    manager = [*python, "sandlane", "manager", "--kubeconfig", str(data.kubeconfig), *_manager_flags(data, settings)]
     quiet = {"GRPC_ENABLE_FORK_SUPPORT": "0", "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
     return [
         Command(
@@ -65,11 +66,13 @@ def _apiserver_flags(data: DataDir, settings: Settings) -> list[str]:
     return ["--data-dir", str(data.root), "--listen", listen, "--service-cidr", settings.service_cidr]
 
 
-def _manager_flags(settings: Settings) -> list[str]:
+def _manager_flags(data: DataDir, settings: Settings) -> list[str]:
     def join(address: tuple[str, int]) -> str:
         return f"{address[0]}:{address[1]}"
 
+    mountless = asyncio.run(views_missing(data.run))
     return [
+        *(["--router-certificate-in-environment"] if mountless else []),
         f"--health-probe-bind-address={join(settings.manager_health)}",
         f"--metrics-bind-address={join(settings.manager_metrics)}",
         f"--xds-bind-address={join(settings.manager_xds)}",

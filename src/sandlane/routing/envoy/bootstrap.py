@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandlane.routing.envoy.identity import Credentials, transport_socket
+
 Config = dict[str, Any]
 XDS = "xds"
 HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
+_BACK_OFF = {"base_interval": "0.2s", "max_interval": "5s"}
+"""Between attempts to reach a manager: seconds, not half a minute as by default; with jitter."""
 
-def router_bootstrap(host: str, port: int, group: str) -> Config:
-    """Envoy that gets everything by delta ADS from `host:port`. `$(VAR)` in texts is filled in by Kubernetes."""
+
+def router_bootstrap(host: str, port: int, group: str, credentials: Credentials) -> Config:
+    """Envoy that gets everything by delta ADS from `host:port`, over mTLS. `$(VAR)` in texts is filled in by Kubernetes."""
     options = {
         "@type": f"type.googleapis.com/{HTTP2}",
         "explicit_http_config": {
@@ -22,6 +27,7 @@ def router_bootstrap(host: str, port: int, group: str) -> Config:
         "name": XDS,
         "type": "STATIC" if host.replace(".", "").isdigit() else "STRICT_DNS",
         "connect_timeout": "5s",
+        "transport_socket": transport_socket(credentials),
         "typed_extension_protocol_options": {HTTP2: options},
         "load_assignment": {"cluster_name": XDS, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
     }
@@ -32,7 +38,7 @@ def router_bootstrap(host: str, port: int, group: str) -> Config:
             "ads_config": {
                 "api_type": "DELTA_GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS}}],
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS, "retry_policy": {"retry_back_off": _BACK_OFF}}}],
                 "set_node_on_first_message_only": True,
             },
             "cds_config": ads,

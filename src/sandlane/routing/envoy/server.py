@@ -7,9 +7,10 @@ then gets the difference. Each stream is one gRPC call with one task of its own,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -17,10 +18,13 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sandlane.routing.envoy.delta import DeltaRequest, DeltaResponse, DeltaStream, Encoded, Refusal, Snapshot
+from sandlane.routing.envoy.identity import identity_in, may_join
+from sandlane.runtime.certificates import Certificates, SecretCertificates
 
 log = structlog.get_logger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+LONGEST_NAME = 512
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -74,18 +78,25 @@ class XdsServer:
         return [c.node for c in self.clients(group) if snapshot is None or not c.stream.serves(snapshot)]
 
     @asynccontextmanager
-    async def listen(self, address: str) -> AsyncIterator[int]:
-        """Serve at `host:port`; gives the port. Raises `OSError` when the address cannot be had."""
+    async def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
+        """Serve at `host:port`; gives the port. Raises `OSError` when the address cannot be had.
+
+        With `credentials` over mTLS, and each client gets what its certificate allows; without, whoever can connect
+        gets what they ask for.
+        """
         server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
-            self._serve,
+            partial(self._serve, credentials is not None),
             request_deserializer=discovery_pb2.DeltaDiscoveryRequest.FromString,
             response_serializer=bytes,
         )
         handlers = grpc.method_handlers_generic_handler(SERVICE, {"DeltaAggregatedResources": handler})
         server.add_generic_rpc_handlers((handlers,))
         try:
-            port = server.add_insecure_port(address)
+            if credentials is not None:
+                port = server.add_secure_port(address, credentials)
+            else:
+                port = server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot serve xDS at {address}: {error}") from error
         await server.start()
@@ -94,12 +105,15 @@ class XdsServer:
         finally:
             await server.stop(0.2)
 
-    async def _serve(self, requests: Any, context: Any) -> None:
+    async def _serve(self, mutual: bool, requests: Any, context: Any) -> None:
         """One stream: a task reads, this one writes; either end ends both."""
         first = await context.read()
         if first is grpc.aio.EOF:
             return
         client = Client(first.node.id, first.node.cluster)
+        if refusal := _refusal(client, context.auth_context() if mutual else None):
+            log.warning("xds_client_refused", node=client.node, group=client.group, peer=context.peer(), why=refusal[1])
+            await context.abort(*refusal)
         self._clients.append(client)
         log.info("xds_connected", node=client.node, group=client.group)
         try:
@@ -136,6 +150,36 @@ class XdsServer:
     def _tell(self, group: str) -> None:
         for listener in self._listeners:
             listener(group)
+
+
+def credentials(source: SecretCertificates) -> grpc.ServerCredentials:
+    """mTLS with a certificate that may be renewed while the server runs; `source` must be ready."""
+    used: list[Certificates] = []
+
+    def configuration() -> Any:  # called by gRPC's threads at each handshake; None: no change
+        held = source.held
+        if held is None or (used and used[0] is held):
+            return None
+        used[:] = [held]
+        pair = (held.serving.key, held.serving.certificate)
+        return grpc.ssl_server_certificate_configuration([pair], held.bundle)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), configuration, require_client_authentication=True)
+
+
+def _refusal(client: Client, shown: Mapping[str, Sequence[bytes]] | None) -> tuple[grpc.StatusCode, str] | None:
+    """Why a client is not served: status and words. `shown`: what is known of its certificate, None without mTLS."""
+    if not client.node or not client.group:
+        return grpc.StatusCode.INVALID_ARGUMENT, "the first request must name its node by id and cluster"
+    if max(len(client.node), len(client.group)) > LONGEST_NAME:
+        return grpc.StatusCode.INVALID_ARGUMENT, f"the node's id or cluster is longer than {LONGEST_NAME} characters"
+    if shown is None:
+        return None
+    identity = identity_in(shown.get("peer_uri", ()))
+    if not may_join(identity, client.group):
+        holder = f"one of {identity}" if identity else "none of ours"
+        return grpc.StatusCode.PERMISSION_DENIED, f"the certificate is {holder}: it may not join {client.group}"
+    return None
 
 
 def _report(client: Client, refusal: Refusal) -> None:
