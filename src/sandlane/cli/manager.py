@@ -199,19 +199,7 @@ def register(manager: Manager, options: Options) -> None:
     feed = Feed(manager.cache, world, manager.clock, lambda: publisher.held())
     _serve_routes(manager, feed, options)
     if options.xds_bind_address:
-        certificates = SecretCertificates(
-            manager.client, manager.clock, namespace=manager.namespace, name=CERTIFICATE, names=[SERVER]
-        )
-        certified = asyncio.Event()
-        certificates.on_bundle(lambda bundle: certified.set())
-        manager.add_runnable(certificates.run)
-
-        async def serve_xds() -> None:
-            await certified.wait()
-            async with server.listen(options.xds_bind_address, credentials(certificates)):
-                await asyncio.get_running_loop().create_future()
-
-        manager.add_runnable(serve_xds)
+        certificates = _serve_xds(manager, server, options)
         host, port = split_address(options.xds_advertise_address or options.xds_bind_address)
         router = RouterOptions(
             host,
@@ -226,7 +214,6 @@ def register(manager: Manager, options: Options) -> None:
         tunnels = Tunnels(
             manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""), identities
         )
-        tunnels = Tunnels(manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""))
         tunnels.subscribe(lambda identity: feed.held_changed())
         signer.setup_with_manager(manager)
         tunnels.setup_with_manager(manager)
@@ -235,6 +222,24 @@ def register(manager: Manager, options: Options) -> None:
     RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
     if options.webhook_port:
         _serve_webhooks(manager, world, options)
+
+
+def _serve_xds(manager: Manager, server: XdsServer, options: Options) -> SecretCertificates:
+    """The xDS server over mTLS, on every replica; where its certificate comes from."""
+    certificates = SecretCertificates(
+        manager.client, manager.clock, namespace=manager.namespace, name=CERTIFICATE, names=[SERVER]
+    )
+    certified = asyncio.Event()
+    certificates.on_bundle(lambda bundle: certified.set())
+    manager.add_runnable(certificates.run)
+
+    async def serve_xds() -> None:
+        await certified.wait()
+        async with server.listen(options.xds_bind_address, credentials(certificates)):
+            await asyncio.get_running_loop().create_future()
+
+    manager.add_runnable(serve_xds)
+    return certificates
 
 
 def _serve_routes(manager: Manager, feed: Feed, options: Options) -> None:

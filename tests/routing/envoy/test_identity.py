@@ -50,10 +50,14 @@ def test_an_identity_opens_its_own_groups_only() -> None:
 
 async def refused(over: Any, node: tuple[str, str]) -> grpc.aio.AioRpcError:
     """How the server ends a stream."""
-    client = stream(over)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+
+    async def served() -> None:
+        client = stream(over)
         await client.ask(CLUSTER, node=node)
         await client.next()
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served()
     return caught.value
 
 
