@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from bench.load import Load, wrk
 from bench.report import Table
+from sandlane.laptop.inbound import LocalTarget
 from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER
-from sandlane.tunnel.bootstrap import LocalTarget
 from support.tunnel import UID, Tunnel, eventually, free_port, listening, running_envoy
 
 ROUNDS = 5

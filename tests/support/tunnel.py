@@ -19,11 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
+from sandlane.laptop.dialler import Dialler, TunnelState, direct
+from sandlane.laptop.inbound import Inbound, LocalTarget, inbound_bootstrap
 from sandlane.routing.envoy.binary import envoy_binary
 from sandlane.runtime.certificates import KeyPair
 from sandlane.tunnel import bootstrap, identity, routes
 from sandlane.tunnel.authority import Authority
-from sandlane.tunnel.dialler import Dialler, TunnelState, direct
 
 NOW = datetime.datetime.now(datetime.UTC)
 UID = "11111111-2222-3333-4444-555555555555"
@@ -159,10 +160,11 @@ class Tunnel:
             yield process
 
     @contextlib.asynccontextmanager
-    async def laptop(self, uid: str, *targets: bootstrap.LocalTarget) -> AsyncIterator[Dialler]:
+    async def laptop(self, uid: str, *targets: LocalTarget) -> AsyncIterator[Dialler]:
         """A laptop: Envoy and dialler."""
         path = self.folder / f"{uid[:8]}.sock"
-        config = bootstrap.laptop_bootstrap(str(path), targets, str(self.folder / f"{uid[:8]}-admin.sock"))
+        inbound = Inbound(uid[:8], str(path), targets)
+        config = inbound_bootstrap([inbound], str(self.folder / f"{uid[:8]}-admin.sock"))
         async with running_envoy(config, self.folder / f"laptop-{uid[:8]}.log"), asyncio.TaskGroup() as tasks:
             await eventually(path.exists, "the laptop's Envoy listens")
             dialler = self.dialler(uid, path)

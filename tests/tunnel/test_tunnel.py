@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from sandlane.laptop.dialler import Refused
+from sandlane.laptop.inbound import LocalTarget
 from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, PORT_HEADER, REASON_HEADER
-from sandlane.tunnel.bootstrap import PING, LocalTarget
-from sandlane.tunnel.dialler import Refused
+from sandlane.tunnel.bootstrap import PING
 from support.tunnel import OTHER_UID, UID, Tunnel, eventually, free_port
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from sandlane.cli import laptop
+from sandlane.cli.options import DataDirOption, KubeconfigOption, NamespaceOption, fail
 
 app = typer.Typer(
     help="Test many changes at the same time inside one shared Kubernetes environment.",
@@ -16,18 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Where the local cluster lives; default $SANDLANE_DATA_DIR or ~/.sandlane."),
-]
-NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="The Service's namespace.")]
-KubeconfigOption = Annotated[Path | None, typer.Option("--kubeconfig", help="The cluster to talk to.")]
-
-
-def fail(message: object, code: int = 1) -> NoReturn:
-    """Say what is wrong and exit."""
-    print(message, file=sys.stderr)
-    raise typer.Exit(code)
+laptop.add_to(app)
 
 
 @app.command()
@@ -126,26 +117,6 @@ def version() -> None:
     import sandlane
 
     print(sandlane.__version__)
-
-
-@app.command()
-def connect(
-    sandbox: Annotated[str, typer.Argument(help="The Sandbox whose key reaches this machine.")],
-    workload: Annotated[str, typer.Option("--workload", "-w", help="The Deployment to stand in for.")] = "",
-    port: Annotated[
-        list[str] | None, typer.Option("--port", "-p", help="PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT.")
-    ] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="The sandbox's namespace.")] = None,
-    on_disconnect: Annotated[str, typer.Option("--on-disconnect", help="Fail, Baseline or Hold.")] = "Fail",
-    data_dir: DataDirOption = None,
-    kubeconfig: KubeconfigOption = None,
-) -> None:
-    """Put a process on this machine in the place of a workload, for one sandbox's key."""
-    from sandlane.cli.connect import connect
-
-    if data_dir is not None and kubeconfig is None:
-        kubeconfig = data_dir / "kubeconfig"
-    connect(sandbox, workload, port or [], namespace, on_disconnect, kubeconfig, fail)
 
 
 @app.command()

@@ -1,175 +1,217 @@
-"""`sandlane connect`: puts a process on this machine in the place of a workload, for one sandbox's key."""
+"""`sandlane connect`: puts processes on this machine in the place of workloads, for one sandbox's key."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random  # noqa: TID251 - the composition root
 import signal
-import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
+from sandlane.cli.reading import config_of
 from sandlane.kube.client import Client
-from sandlane.kube.clock import SystemClock
-from sandlane.kube.config import ConfigError, load_config
-from sandlane.kube.errors import AlreadyExists, ApiError, NotFound, TransportError
+from sandlane.kube.clock import Clock, SystemClock
+from sandlane.kube.config import Config, ConfigError
+from sandlane.kube.errors import ApiError, KubeError, TransportError
 from sandlane.kube.http import HttpTransport
-from sandlane.kube.resource import LOCAL_WORKLOADS, Object
+from sandlane.kube.resource import LOCAL_WORKLOADS
+from sandlane.laptop.checks import about_clock, clock_offset, silent
+from sandlane.laptop.connection import Connection
+from sandlane.laptop.errors import ConnectError
+from sandlane.laptop.joining import Joining
+from sandlane.laptop.plan import Joined, parse_mapping, read_documents
+from sandlane.laptop.registry import Entry, entry
+from sandlane.laptop.screen import screen
+from sandlane.laptop.transports import Transport
 from sandlane.routing.envoy.binary import EnvoyMissing
-from sandlane.tunnel.bootstrap import LocalTarget
-from sandlane.tunnel.dialler import Refused, TunnelState
-from sandlane.tunnel.laptop import ConnectError, hold_tunnel
+
+Fail = Callable[[object], NoReturn]
+
+DETACHED = "SANDLANE_DETACHED"
+"""Set for the process that goes on in the background."""
+ROUTES_OUT = 5.0
+"""Seconds to wait for routers to let go of a LocalWorkload before its tunnels are closed."""
+DETACH_AFTER = 30.0
+"""Seconds after which a detached connection goes to the background even if it is not connected yet."""
 
 
-class BadMapping(ValueError):
-    """A port mapping that is not PORT=HOST:PORT."""
+class Wanted(msgspec.Struct, frozen=True):
+    """What the command line says. Either `sandbox` or `file` is given."""
+
+    sandbox: str = ""
+    file: Path | None = None
+    workload: str = ""
+    ports: tuple[str, ...] = ()
+    namespace: str = ""
+    on_disconnect: str = "Fail"
+    transport: Transport = Transport.AUTO
+    keep: bool = False
 
 
-def parse_mapping(text: str) -> LocalTarget:
-    """`8083`, `8083=9000` or `8083=localhost:9000`. Raises `BadMapping`."""
-    port, _, to = text.partition("=")
-    host, _, number = (to or port).rpartition(":")
-    if not port.isdigit() or not number.isdigit():
-        raise BadMapping(f"{text!r} is not a port mapping: it must be PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT")
-    return LocalTarget(int(port), _address(host or "localhost"), int(number))
+def connect(wanted: Wanted, kubeconfig: Path | None, data_dir: Path | None, *, detach: bool, fail: Fail) -> None:
+    """Connect until Ctrl-C, or in the background."""
+    if bool(wanted.sandbox) == bool(wanted.file):
+        fail("say which Sandbox, or give a file with -f: `sandlane connect SANDBOX` or `sandlane connect -f FILE`")
+    if wanted.file and (wanted.workload or wanted.ports):
+        fail("--workload and --port go with a Sandbox's name; with -f the file says it")
+    if detach and DETACHED not in os.environ:
+        return _start_detached(fail)
+    with explained(fail):
+        asyncio.run(_connect(wanted, config_of(kubeconfig, data_dir)))
 
 
-def _address(host: str) -> str:
-    return "127.0.0.1" if host == "localhost" else host
+class explained:
+    """Errors that a user can do something about, as text."""
+
+    def __init__(self, fail: Fail) -> None:
+        self._fail = fail
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Say what is wrong and exit."""
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, ApiError):
+            self._fail(f"the cluster refused: {error}")
+        if isinstance(error, ConfigError | ConnectError | EnvoyMissing | TransportError | OSError):
+            self._fail(error)
 
 
-def connect(
-    sandbox: str,
-    workload: str,
-    ports: list[str],
-    namespace: str | None,
-    on_disconnect: str,
-    kubeconfig: Path | None,
-    fail: Callable[[object], NoReturn],
-) -> None:
-    """Connect until Ctrl-C."""
-    try:
-        asyncio.run(_connect(sandbox, workload, ports, namespace, on_disconnect, kubeconfig))
-    except (ConfigError, BadMapping, ConnectError, EnvoyMissing, TransportError) as error:
-        fail(error)
-    except ApiError as error:
-        fail(f"the cluster refused: {error}")
-    except BaseExceptionGroup as group:
-        known = group.subgroup((ConnectError, Refused, ApiError, TransportError))
-        if known is None:
-            raise
-        fail(_first(known))
-
-
-async def _connect(
-    sandbox: str, workload: str, ports: list[str], namespace: str | None, on_disconnect: str, kubeconfig: Path | None
-) -> None:
-    config = load_config(kubeconfig)
+async def _connect(wanted: Wanted, config: Config) -> None:
     clock, rng = SystemClock(), random.Random()
     client = Client(HttpTransport(config), clock=clock, rng=rng, user_agent="sandlane-connect")
-    namespace = namespace or config.namespace
-    targets = [parse_mapping(text) for text in ports]
-    loop = asyncio.get_running_loop()
+    joining = Joining(client, clock)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        local, made = await _ensure(client, namespace, sandbox, workload, targets, on_disconnect)
-        targets = targets or [
-            LocalTarget(m["port"], _address(m["to"].rpartition(":")[0]), int(m["to"].rpartition(":")[2]))
-            for m in local["spec"]["mappings"]
-        ]
-        for target in targets:
-            if not _listens(target):
-                print(f"note: nothing listens at {target.host}:{target.to_port} yet (for port {target.port})")
-        name = local["metadata"]["name"]
-        print(f"LocalWorkload {namespace}/{name}: {workload or local['spec']['from']['name']} for sandbox {sandbox}")
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                holding = tasks.create_task(hold_tunnel(client, clock, rng, local["metadata"]["uid"], targets, _show()))
-                stopping = tasks.create_task(stop.wait())
-                await asyncio.wait({holding, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if stop.is_set() and made:  # routes out first
-                    await _remove(client, namespace, name)
-                    made = False
-                holding.cancel()
-                stopping.cancel()
-        finally:
-            if made:
-                await _remove(client, namespace, name)
+        with entry(clock, wanted.namespace or config.namespace, wanted.sandbox) as mine:
+            held = await _join(client, clock, joining, wanted, config)
+            await _hold(client, clock, rng, held, mine, joining, wanted, stop)
     finally:
+        await _leave(joining, wanted.keep)
         await client.close()
 
 
-async def _ensure(
-    client: Client, namespace: str, sandbox: str, workload: str, targets: list[LocalTarget], on_disconnect: str
-) -> tuple[Object, bool]:
-    """The LocalWorkload to hold: the one that is there already, or a new one. Raises `ConnectError`."""
-    known = [
-        obj
-        for obj in (await client.list(LOCAL_WORKLOADS, namespace)).items
-        if obj["spec"]["sandbox"] == sandbox and (not workload or obj["spec"]["from"]["name"] == workload)
-    ]
-    if len(known) == 1:
-        return known[0], False
-    if len(known) > 1:
-        names = ", ".join(obj["spec"]["from"]["name"] for obj in known)
-        raise ConnectError(f"sandbox {sandbox} has several local workloads ({names}): say which with --workload")
-    if not workload or not targets:
-        raise ConnectError(
-            f"sandbox {sandbox} has no local workload: name the workload and its ports, for example "
-            f"`sandlane connect {sandbox} --workload routes --port 8083=localhost:8083`"
-        )
-    obj = {
-        "apiVersion": LOCAL_WORKLOADS.api_version,
-        "kind": LOCAL_WORKLOADS.kind,
-        "metadata": {"name": f"{sandbox}-{workload}"[:63].rstrip("-"), "namespace": namespace},
-        "spec": {
-            "sandbox": sandbox,
-            "from": {"kind": "Deployment", "name": workload},
-            "mappings": [{"port": target.port, "to": f"{target.host}:{target.to_port}"} for target in targets],
-            "onDisconnect": on_disconnect,
-        },
-    }
+async def _join(client: Client, clock: Clock, joining: Joining, wanted: Wanted, config: Config) -> list[Joined]:
+    """Everything that can be said before connecting, and the LocalWorkloads. Raises `ConnectError`."""
+    namespace = wanted.namespace or config.namespace
+    note, hopeless = about_clock(await clock_offset(client, clock))
+    if hopeless:
+        raise ConnectError(note)
+    notes = [note] if note else []
+    if wanted.file is not None:
+        text = sys.stdin.read() if str(wanted.file) == "-" else wanted.file.read_text()
+        held = await joining.documents(read_documents(text, str(wanted.file), namespace))
+    else:
+        targets = [parse_mapping(text) for text in wanted.ports]
+        held = await joining.sandbox(namespace, wanted.sandbox, wanted.workload, targets, wanted.on_disconnect)
+    for joined in held:
+        print(f"LocalWorkload {joined}: {joined.workload} for sandbox {joined.sandbox}")
+        notes += await silent(joined.targets)
+    for each in notes:
+        print(f"note: {each}", flush=True)
+    return held
+
+
+async def _hold(
+    client: Client,
+    clock: Clock,
+    rng: random.Random,
+    held: list[Joined],
+    mine: Entry,
+    joining: Joining,
+    wanted: Wanted,
+    stop: asyncio.Event,
+) -> None:
+    """Hold the tunnels until a signal comes, then see the routes out."""
+    detaching = DETACHED in os.environ
+    connection = Connection(client, clock, rng, held, mine.folder, transport=wanted.transport)
+    with screen(connection.state) as shown:
+        since = clock.monotonic()
+
+        def changed() -> None:
+            nonlocal detaching
+            shown.changed()
+            mine.write(connection.state)
+            if detaching and (connection.state.ready or clock.monotonic() - since > DETACH_AFTER):
+                detaching = False
+                _to_background(mine, ready=connection.state.ready)
+
+        connection.on_change = changed
+        connection.on_request = shown.requests
+        async with asyncio.TaskGroup() as tasks:
+            holding = tasks.create_task(connection.run())
+            stopping = tasks.create_task(stop.wait())
+            await asyncio.wait({holding, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if stop.is_set() and not holding.done():
+                connection.leaving = True
+                await _leave(joining, wanted.keep)
+                await _routes_out(client, clock, held if not wanted.keep else ())
+            holding.cancel()
+
+
+async def _leave(joining: Joining, keep: bool) -> None:
+    if keep:
+        return
     try:
-        return await client.create(LOCAL_WORKLOADS, obj), True
-    except AlreadyExists as error:
-        raise ConnectError(f"{error}; delete it, or choose another sandbox") from error
+        for name in await joining.leave():
+            print(f"removed {name}", flush=True)
+    except KubeError as error:
+        left = ", ".join(f"{resource.kind} {key}" for resource, key in joining.made)
+        print(f"not removed: {left or 'what was made'}: {error}", file=sys.stderr)
 
 
-async def _remove(client: Client, namespace: str, name: str) -> None:
+async def _routes_out(client: Client, clock: Clock, held: Iterable[Joined]) -> None:
+    """Wait until what we have removed is gone: its finalizer goes when the routers have let go of it."""
+    end = clock.monotonic() + ROUTES_OUT
+    for joined in held:
+        while clock.monotonic() < end:
+            try:
+                obj = await client.get(LOCAL_WORKLOADS, joined.name, joined.namespace)
+            except KubeError:
+                break
+            if not obj["metadata"].get("deletionTimestamp"):
+                break  # it was there before us, and stays
+            await clock.sleep(0.05)
+
+
+def _start_detached(fail: Fail) -> None:
+    """Run this command again in the background; return when it is connected, with what it has said."""
+    argv = [sys.executable, "-m", "sandlane", *sys.argv[1:]]
+    process = subprocess.Popen(
+        argv,
+        env=os.environ | {DETACHED: "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:  # it ends when the process goes to the background, or for good
+        print(line, end="", flush=True)
     try:
-        await client.delete(LOCAL_WORKLOADS, name, namespace)
-        print(f"removed LocalWorkload {namespace}/{name}")
-    except NotFound:
-        pass
+        code = process.wait(timeout=0.5)
+    except subprocess.TimeoutExpired:
+        return
+    fail(f"the connection ended at once (exit code {code})")
 
 
-def _show() -> Callable[[TunnelState], None]:
-    """Print the connection whenever it changes."""
-    last = ""
-
-    def show(state: TunnelState) -> None:
-        nonlocal last
-        held = ", ".join(f"{count} to {replica or 'the server'}" for replica, count in sorted(state.tunnels.items()))
-        text = f"connected: {held}" if state.connected else f"not connected: {state.error or 'dialling'}"
-        if text != last:
-            print(text, flush=True)
-        last = text
-
-    return show
-
-
-def _listens(target: LocalTarget) -> bool:
-    try:
-        with socket.create_connection((target.host, target.to_port), timeout=0.5):
-            return True
-    except OSError:
-        return False
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
+def _to_background(mine: Entry, *, ready: bool) -> None:
+    """From now on everything that is printed goes to the log."""
+    how = "runs" if ready else "is not ready yet and goes on trying"
+    print(f"the connection {how} in the background: process {mine.record.pid}, log {mine.record.log}", flush=True)
+    log = os.open(mine.record.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)

@@ -1,8 +1,8 @@
-"""Envoy's start-up configuration for both ends of the tunnel, as plain values for `--config-yaml`.
+"""The tunnel server's start-up configuration, as plain values for Envoy's `--config-yaml`.
 
 The tunnel server (`sandlane-tunnel`) has three doors: `front` (mTLS; laptops dial it and ask for the upgrade),
 `accept` (loopback; Envoy's reverse-tunnel filter takes over the upgraded connections) and `ingress` (mTLS; routers
-send the requests that laptops shall answer). The laptop's Envoy takes HTTP/2 from the dialler on a Unix socket.
+send the requests that laptops shall answer).
 
 TLS ends at `front`, an ordinary HTTP listener: with mTLS on the reverse-tunnel filter itself only the handshake would
 be encrypted. `front` overwrites both the node id and the cluster id with the identity in the client certificate,
@@ -11,12 +11,12 @@ because a laptop chooses its own headers, and Envoy picks a tunnel by either of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, INGRESS_PORT, PORT_HEADER, REASON_HEADER, TRUST
+from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, INGRESS_PORT, REASON_HEADER, TRUST
 
 Config = dict[str, Any]
 
@@ -26,7 +26,6 @@ WORKERS_HEADER = "x-sandlane-tunnel-workers"
 """On the answer to a handshake: how many tunnels that replica needs (Envoy keeps tunnels per worker thread)."""
 HANDSHAKE_PATH = "/reverse_connections/request"
 UPGRADE = "reverse-tunnel"
-NOT_LISTENING = "local-not-listening"
 PING = "ping"
 SERVER_NAME = "tunnel.sandlane"
 """The DNS name in the tunnel servers' certificate."""
@@ -277,102 +276,3 @@ def _static_cluster(name: str, address: str, port: int, **options: Any) -> Confi
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         **options,
     }
-
-
-# -- the laptop's end -----------------------------------------------------------------------------------------
-
-
-class LocalTarget(msgspec.Struct, frozen=True):
-    """A container port of the baseline, and the address on the laptop that stands in for it."""
-
-    port: int
-    host: str
-    to_port: int
-
-
-def laptop_bootstrap(socket_path: str, targets: Iterable[LocalTarget], admin_path: str) -> Config:
-    """The laptop's Envoy: HTTP/2 from the dialler on `socket_path`, sent on by the port that was meant.
-
-    gRPC goes on as HTTP/2, everything else as HTTP/1.1 (WebSocket included), CONNECT as a plain TCP connection.
-    """
-    targets = sorted(targets, key=lambda target: target.port)
-    routes = [_ping_route()]
-    clusters = []
-    for target in targets:
-        by_port = {"name": PORT_HEADER, "string_match": {"exact": str(target.port)}}
-        name = f"port-{target.port}"
-        remove = {"request_headers_to_remove": [PORT_HEADER, ID_HEADER]}
-        connect = {"upgrade_type": "CONNECT", "connect_config": {}}
-        routes += [
-            {
-                "match": {"connect_matcher": {}, "headers": [by_port]},
-                "route": {"cluster": name, "timeout": "0s", "upgrade_configs": [connect]},
-                **remove,
-            },
-            {
-                "match": {"prefix": "/", "grpc": {}, "headers": [by_port]},
-                "route": {"cluster": f"{name}-h2", "timeout": "0s"},
-                **remove,
-            },
-            {"match": {"prefix": "/", "headers": [by_port]}, "route": {"cluster": name, "timeout": "0s"}, **remove},
-        ]
-        kind = "STATIC" if _is_address(target.host) else "STRICT_DNS"
-        clusters += [
-            _static_cluster(name, target.host, target.to_port, type=kind),
-            _static_cluster(
-                f"{name}-h2", target.host, target.to_port, type=kind, typed_extension_protocol_options=_http2({})
-            ),
-        ]
-    routes.append({"match": {"prefix": "/"}, "direct_response": _body(404, "no such port is mapped on this laptop\n")})
-    routes.append({"match": {"connect_matcher": {}}, "direct_response": _body(404, "no such port is mapped\n")})
-    manager = {
-        "@type": _TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "laptop",
-        "codec_type": "HTTP2",
-        "http2_protocol_options": {"allow_connect": True, "connection_keepalive": _KEEPALIVE},
-        "stream_idle_timeout": "0s",
-        "generate_request_id": False,
-        "server_header_transformation": "PASS_THROUGH",
-        "skip_xff_append": True,
-        "use_remote_address": False,
-        "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
-        "http_filters": [_router_filter()],
-        "local_reply_config": {
-            "mappers": [_own_reply(NOT_LISTENING, "the laptop is connected, but no process there takes connections\n")]
-        },
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-    }
-    return {
-        "admin": {"address": {"pipe": {"path": admin_path, "mode": 0o600}}},
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": "tunnel",
-                    "address": {"pipe": {"path": socket_path, "mode": 0o600}},
-                    "filter_chains": [
-                        {
-                            "filters": [
-                                {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-                            ]
-                        }
-                    ],
-                }
-            ],
-            "clusters": clusters,
-        },
-    }
-
-
-def _ping_route() -> Config:
-    return {
-        "match": {"prefix": "/", "headers": [{"name": PORT_HEADER, "string_match": {"exact": PING}}]},
-        "direct_response": _body(200, "pong\n"),
-    }
-
-
-def _body(status: int, text: str) -> Config:
-    return {"status": status, "body": {"inline_string": text}}
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()

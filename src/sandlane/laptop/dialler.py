@@ -17,14 +17,20 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from sandlane.laptop.pieces import is_address
+from sandlane.laptop.splice import SpliceEnd
+from sandlane.routing.tunnels import REASON_HEADER
 from sandlane.tunnel.bootstrap import HANDSHAKE_PATH, REPLICA_HEADER, UPGRADE, WORKERS_HEADER
-from sandlane.tunnel.splice import SpliceEnd
 
 log = structlog.get_logger(__name__)
 
 IDLE_PING = b"RPING"
+DETAIL_HEADER = "x-sandlane-detail"
+"""On a refused handshake: the reason in words, for the user."""
 SILENCE = 7.0
 """Seconds without a byte from the server (it pings every 2 s) after which a tunnel counts as dead."""
+CONNECT_TIMEOUT = 30.0
+"""Seconds that a dial may take in all: it may try several ways, and may ask for a certificate first."""
 HANDSHAKE_TIMEOUT = 5.0
 FIRST_RETRY = 0.1
 LAST_RETRY = 2.0
@@ -47,9 +53,11 @@ class Refused(Exception):
     """The server refused the tunnel for good: `status` is its answer (403: the certificate is not, or no longer, valid
     for a LocalWorkload)."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"the tunnel server refused the connection: {status} {reason}".rstrip())
+    def __init__(self, status: int, reason: str, detail: str = "") -> None:
+        super().__init__(f"the tunnel server refused the connection: {status} {detail or reason}".rstrip())
         self.status = status
+        self.reason = reason
+        self.detail = detail
 
 
 class Surplus(Exception):
@@ -69,17 +77,31 @@ class TunnelState(msgspec.Struct, frozen=True):
 
 
 def direct(host: str, port: int, context: Callable[[], ssl.SSLContext], server_name: str) -> Connect:
-    """Dial an address directly; `context` is asked at each dial, so that a renewed certificate counts."""
+    """Dial an address directly; `context` is asked at each dial, so that a renewed certificate counts.
+
+    An address that is a name is sent as the TLS server name, so that an ingress which passes TLS on finds its backend.
+    """
 
     async def connect() -> SpliceEnd:
         loop = asyncio.get_running_loop()
+        tls = context()
+        name = server_name if tls.check_hostname or is_address(host) else host
         transport, end = await loop.create_connection(
-            SpliceEnd, host, port, ssl=context(), server_hostname=server_name, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+            SpliceEnd, host, port, ssl=tls, server_hostname=name, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
         )
+        check_name(transport, server_name)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return end
 
     return connect
+
+
+def check_name(transport: asyncio.Transport, server_name: str) -> None:
+    """Close a connection to somebody else. Raises `ConnectionError`."""
+    names = (transport.get_extra_info("peercert") or {}).get("subjectAltName") or ()
+    if ("DNS", server_name) not in names:
+        transport.abort()
+        raise ConnectionError(f"the server's certificate is not for {server_name} but for {names or 'nobody'}")
 
 
 class Dialler:
@@ -139,7 +161,7 @@ class Dialler:
         delay = FIRST_RETRY
         while True:
             try:
-                async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                async with asyncio.timeout(CONNECT_TIMEOUT):
                     end = await self._connect()
                 try:
                     replica = await self._handshake(end)
@@ -176,7 +198,7 @@ class Dialler:
         status = int(head[0].split()[1])
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         if status in (401, 403, 404):
-            raise Refused(status, headers.get("x-sandlane-reason", ""))
+            raise Refused(status, headers.get(REASON_HEADER, ""), headers.get(DETAIL_HEADER, ""))
         if status not in (101, 200):
             raise ConnectionError(f"the tunnel server answered {status}")
         replica = headers.get(REPLICA_HEADER, "")
