@@ -54,6 +54,10 @@ class Recipe(Protocol):
     def view(self) -> View | None:
         """Its mount view."""
 
+    @property
+    def cpu_group(self) -> str:
+        """The file by which it enters the group that bounds its CPU time; empty: none."""
+
 
 class NotMapped(Exception):
     """The image map has no program for an image, and the container has no command."""
@@ -148,7 +152,7 @@ class Container:
         path.write_bytes(b"")
         try:
             self.process = process = await start(
-                recipe.argv, recipe.env, recipe.folder, path, self._memory_limit(), recipe.view
+                recipe.argv, recipe.env, recipe.folder, path, self._memory_limit(), recipe.view, recipe.cpu_group
             )
         except StartFailed as error:
             path.write_bytes(f"{error}\n".encode())

@@ -220,6 +220,8 @@ def main() -> None:
     try:
         with os.fdopen(plan_fd, "rb") as file:
             plan: Plan = marshal.load(file)
+        if plan.get("cpu_group"):
+            _write(plan["cpu_group"], "0")  # before a user namespace takes the right to
         if plan.get("view"):
             make_view(plan["view"])  # type: ignore[arg-type]
             os.write(report, b"view\n")

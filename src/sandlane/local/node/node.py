@@ -35,6 +35,7 @@ from sandlane.kube.resource import (
 )
 from sandlane.kube.transport import Request
 from sandlane.kube.unstructured import Unstructured
+from sandlane.local.node.cpu_groups import CpuGroups
 from sandlane.local.node.images import ImageMap
 from sandlane.local.node.names import HostsFiles
 from sandlane.local.node.pod import PodWorker, Prepared
@@ -88,7 +89,8 @@ class ProcessNode:
         self._cache = cache
         self._clock = clock
         self._recorder = recorder
-        self._recipes = Recipes(client, cache, images, options.folder, options.address)
+        self._groups = CpuGroups(options.folder)
+        self._recipes = Recipes(client, cache, images, options.folder, options.address, self._groups)
         self._hosts = HostsFiles(cache, clock, lambda: [(w.pod, w.address, w.folder) for w in self.workers.values()])
         self._pods = cache.informer(PODS, Unstructured)
         self._parts = {kind: cache.informer(resource, Unstructured) for kind, resource in _PARTS.items()}
@@ -102,6 +104,12 @@ class ProcessNode:
 
     async def run(self) -> None:
         """Run Pods until cancelled; all of them are ended then."""
+        try:
+            await self._run()
+        finally:
+            self._groups.keep_only(())
+
+    async def _run(self) -> None:
         self._remove_old_folders()
         self.views = await views_missing(self.options.folder)
         if self.views:
@@ -149,6 +157,7 @@ class ProcessNode:
         for folder in pods.iterdir() if pods.exists() else ():
             if folder.name not in alive:
                 shutil.rmtree(folder, ignore_errors=True)
+        self._groups.keep_only(alive)
 
     def _mark(self, uid: str) -> None:
         self._dirty[uid] = None
@@ -219,6 +228,7 @@ class ProcessNode:
     def _forget(self, uid: str) -> None:
         self.workers.pop(uid, None)
         shutil.rmtree(self.options.folder / "pods" / uid, ignore_errors=True)
+        self._groups.remove(uid)
 
     def _address(self, pod: Object) -> str:
         """The Pod's remembered address, or the next free one."""

@@ -32,6 +32,7 @@ class Prepared(msgspec.Struct):
     env: dict[str, str]
     folder: str = ""
     view: View | None = None
+    cpu_group: str = ""
 
 
 Prepare = Callable[["PodWorker", Object], Awaitable[Prepared]]

@@ -102,6 +102,7 @@ async def start(
     log: Path,
     memory_limit: int | None,
     view: View | None = None,
+    cpu_group: str = "",
 ) -> ContainerProcess:
     """Start a container's program with its output in a file. Raises `StartFailed`."""
     plan: Plan = {
@@ -110,6 +111,7 @@ async def start(
         "env": dict(env),
         "folder": folder,
         "memory": memory_limit,
+        "cpu_group": cpu_group,
         "view": view,
     }
     with log.open("ab") as out:

@@ -10,9 +10,11 @@ import yaml
 from sandlane.kube.cache import Cache, Informer
 from sandlane.kube.client import Client
 from sandlane.kube.errors import NotFound
+from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import CONFIG_MAPS, SECRETS, SERVICES, Object, Resource
 from sandlane.kube.unstructured import Unstructured
 from sandlane.local.node.container import NotMapped
+from sandlane.local.node.cpu_groups import CpuGroups
 from sandlane.local.node.environment import command_line, container_environment, service_variables
 from sandlane.local.node.hosts import hostname
 from sandlane.local.node.images import ImageMap, ImageMapError, Program, parse
@@ -27,12 +29,15 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Recipes:
     """Answers for all Pods of a node."""
 
-    def __init__(self, client: Client, cache: Cache, images: ImageMap, folder: Path, node_ip: str) -> None:
+    def __init__(
+        self, client: Client, cache: Cache, images: ImageMap, folder: Path, node_ip: str, groups: CpuGroups
+    ) -> None:
         self._client = client
         self._services: Informer[Unstructured] = cache.informer(SERVICES)
         self._images = images
         self._folder = folder
         self._node_ip = node_ip
+        self._groups = groups
         self._first_port = first_bindable_port()
 
     async def prepare(self, worker: PodWorker, container: Object, hosts: Path | None) -> Prepared:
@@ -60,14 +65,20 @@ class Recipes:
         env = container_environment(pod, container, lambda kind, name: found.get((kind, name)), base, self._node_ip)
         folder = container.get("workingDir") or program.working_dir
         line = command_line(container, program.command, program.args, env)
+        group = self._cpu_group(pod, container)
         if hosts is None:
-            return Prepared(line, env, folder)
+            return Prepared(line, env, folder, cpu_group=group)
         root = worker.folder / "root"
         root.mkdir(parents=True, exist_ok=True)
         mounts = worker.volumes.mounts(container, env)
         if all(mount["target"] != "/etc/hosts" for mount in mounts):
             mounts.append(Mount(source=str(hosts), target="/etc/hosts", read_only=False))
-        return Prepared(line, env, folder, View(root=str(root), hostname=hostname(pod), mounts=mounts))
+        view = View(root=str(root), hostname=hostname(pod), mounts=mounts)
+        return Prepared(line, env, folder, view, group)
+
+    def _cpu_group(self, pod: Object, container: Object) -> str:
+        limit = ((container.get("resources") or {}).get("limits") or {}).get("cpu")
+        return self._groups.make(pod["metadata"]["uid"], container["name"], parse_quantity(limit)) if limit else ""
 
     def _service_variables(self, pod: Object) -> dict[str, str]:
         """Those of the Pod's namespace and of the API server, which every Pod has."""

@@ -29,6 +29,7 @@ class Plan(TypedDict):
     env: dict[str, str]
     folder: str
     memory: NotRequired[int | None]
+    cpu_group: NotRequired[str]
     view: NotRequired[View | None]
     join: NotRequired[int | None]
     tty: NotRequired[bool]
