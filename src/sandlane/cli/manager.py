@@ -42,6 +42,7 @@ from sandlane.routesapi.http_server import PATH as RULES_PATH
 from sandlane.routesapi.http_server import routes_app
 from sandlane.routing.controller import RoutingController
 from sandlane.routing.envoy.identity import CERTIFICATE, SERVER
+from sandlane.routing.envoy.metrics import XdsMetrics
 from sandlane.routing.envoy.server import XdsServer, credentials
 from sandlane.routing.identities import Identities
 from sandlane.routing.key import KeySources
@@ -192,7 +193,7 @@ def stop_when_uninstalled(manager: Manager) -> None:
 def register(manager: Manager, options: Options) -> None:
     """Give the manager all controllers of the product."""
     world = World.from_cache(manager.cache)
-    server = XdsServer()
+    server = XdsServer(XdsMetrics(manager.metrics, manager.clock))
     publisher = Publisher(manager.cache, world, server, manager.clock, KeySources())
     reports = RouteReports(world, publisher)
     manager.add_runnable(publisher.run)

@@ -21,6 +21,8 @@ from sandlane.world.records import Deployment, LocalWorkload, Sandbox
 from sandlane.world.reports import RouteReport
 from sandlane.world.world import World
 
+PHASES = ("Pending", "Connected", "Disconnected", "Failed", "Terminating")
+
 
 class Routes(Protocol):
     """Where route reports come from."""
@@ -80,6 +82,9 @@ class LocalWorkloadController:
 
         self._connections.subscribe(connection_changed)
         self._routes.subscribe(report_changed)
+        manager.metrics.census(
+            "tunnels", "LocalWorkloads by state.", "state", PHASES, lambda: [w.status.phase for w in world.local_workloads]
+        )
         return controller
 
     async def reconcile(self, request: Request) -> Result:

@@ -116,11 +116,12 @@ class Publisher:
         """Build and publish whenever something has changed, until cancelled."""
         while True:
             await self._dirty.wait()
+            since = self._clock.monotonic()
             await self._clock.sleep(SETTLE)
             self._dirty.clear()
-            self._publish()
+            self._publish(since)
 
-    def _publish(self) -> None:
+    def _publish(self, since: float) -> None:
         world = self._world
         held = self.held()
         self.table = table = build(world, held)
@@ -138,7 +139,7 @@ class Publisher:
             group = router_group(namespace, address)
             groups[group] = namespace
             own = {LISTENER: listeners(doors, address, self._sources)}
-            self._server.publish(group, {**by_namespace[namespace], **own, **self.secrets})
+            self._server.publish(group, {**by_namespace[namespace], **own, **self.secrets}, since=since)
         gone = self._groups.keys() - groups.keys()
         for group in gone:
             self._server.withdraw(group)

@@ -7,7 +7,8 @@ name: labels are controllers, kinds, verbs, codes and outcomes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -115,8 +116,19 @@ class Metrics(Collector):
         return timing
 
     def gauge(self, name: str, help_text: str, label: str, read: Callable[[], dict[str, float]]) -> None:
-        """A gauge that is read when it is asked for."""
+        """A gauge that is read when it is asked for: its value by label; without a label, that of the empty one."""
         self.registry.register(_Gauge(name, help_text, label, read))
+
+    def census(
+        self, name: str, help_text: str, label: str, states: Sequence[str], read: Callable[[], Iterable[str]]
+    ) -> None:
+        """A gauge of how many things are in each of these states. `read` gives each one's; empty means the first."""
+
+        def count() -> dict[str, float]:
+            found = Counter(state or states[0] for state in read())
+            return {state: found[state] for state in states}
+
+        self.gauge(name, help_text, label, count)
 
     def reconciled(self, controller: str, outcome: str, seconds: float) -> None:
         """Count one reconcile. `outcome` is one of `OUTCOMES`."""
@@ -160,9 +172,10 @@ class _Gauge(Collector):
         self._name, self._help, self._label, self._read = name, help_text, label, read
 
     def collect(self) -> list[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._help, labels=[self._label])
+        labels = [self._label] if self._label else []
+        family = GaugeMetricFamily(self._name, self._help, labels=labels)
         for label, value in sorted(self._read().items()):
-            family.add_metric([label], value)
+            family.add_metric([label] if labels else [], value)
         return [family]
 
 

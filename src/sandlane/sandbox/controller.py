@@ -44,6 +44,7 @@ log = structlog.get_logger(__name__)
 RETRY_REFUSED = 30.0
 """Seconds until a refused write is tried again: what is in its way may go without a change that we watch."""
 RETRY_DELETION = 10.0
+PHASES = ("Pending", "Progressing", "Ready", "Failed", "Terminating")
 
 
 class SandboxController:
@@ -80,6 +81,9 @@ class SandboxController:
             .complete(self)
         )
         self._routes.subscribe(lambda kind, key: controller.enqueue(key) if kind == "Sandbox" else None)
+        manager.metrics.census(
+            "sandboxes", "Sandboxes by phase.", "phase", PHASES, lambda: [s.status.phase for s in world.sandboxes]
+        )
         return controller
 
     async def reconcile(self, request: Request) -> Result:

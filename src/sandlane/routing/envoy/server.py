@@ -17,9 +17,12 @@ import grpc.aio
 import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
+from sandlane.kube.clock import SystemClock
 from sandlane.routing.envoy.delta import DeltaRequest, DeltaResponse, DeltaStream, Encoded, Refusal, Snapshot
 from sandlane.routing.envoy.identity import identity_in, may_join
+from sandlane.routing.envoy.metrics import XdsMetrics
 from sandlane.runtime.certificates import Certificates, SecretCertificates
+from sandlane.runtime.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -43,21 +46,29 @@ class Client:
     group: str
     stream: DeltaStream = field(default_factory=DeltaStream)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    behind_since: float | None = None
+    """When the first change came that it has not confirmed."""
 
 
 class XdsServer:
     """Publishes resources to groups of clients. `listen` serves them."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: XdsMetrics | None = None) -> None:
+        self._metrics = metrics or XdsMetrics(Metrics(), SystemClock())
+        self._metrics.count_streams(lambda: len(self._clients))
         self._snapshots: dict[str, Snapshot] = {}
         self._clients: list[Client] = []
         self._listeners: list[Callable[[str], None]] = []
 
-    def publish(self, group: str, resources: Mapping[str, Mapping[str, bytes]]) -> None:
-        """Replace a group's resources: type URL -> name -> encoded message."""
-        self._snapshots[group] = Snapshot(resources, self._snapshots.get(group))
+    def publish(
+        self, group: str, resources: Mapping[str, Mapping[str, bytes]], *, since: float | None = None
+    ) -> None:
+        """Replace a group's resources: type URL -> name -> encoded message. `since`: when they changed, if not now."""
+        snapshot = self._snapshots[group] = Snapshot(resources, self._snapshots.get(group))
         for client in self._clients:
             if client.group == group:
+                if client.behind_since is None and not client.stream.serves(snapshot):
+                    client.behind_since = self._metrics.clock.monotonic() if since is None else since
                 client.wake.set()
 
     def withdraw(self, group: str) -> None:
@@ -131,9 +142,11 @@ class XdsServer:
         while message is not grpc.aio.EOF:
             client.stream.receive(_request(message))
             for refusal in client.stream.refusals:
+                self._metrics.refused(refusal.type_url)
                 _report(client, refusal)
             client.stream.refusals.clear()
             client.wake.set()
+            self._note_confirmed(client)
             self._tell(client.group)
             message = await context.read()
 
@@ -145,7 +158,14 @@ class XdsServer:
             if snapshot is None:
                 continue
             for response in client.stream.respond(snapshot):
+                self._metrics.pushed(response.type_url)
                 await context.write(_encode(response))
+
+    def _note_confirmed(self, client: Client) -> None:
+        snapshot = self._snapshots.get(client.group)
+        if client.behind_since is not None and snapshot is not None and client.stream.serves(snapshot):
+            self._metrics.confirmed(client.behind_since)
+            client.behind_since = None
 
     def _tell(self, group: str) -> None:
         for listener in self._listeners:
