@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -125,16 +125,8 @@ class Contest:
 
     def outcome(self, failovers: dict[str, list[float]]) -> Outcome:
         """Turns of leadership, and writes of a former leader in the next one's turn."""
-        turns: list[str] = []
-        late: list[int] = []
-        for by in self.writes:
-            if not turns or by != turns[-1]:
-                if by in turns:
-                    late[-1] += 1  # written by one whose turn is over
-                    continue
-                turns.append(by)
-                late.append(0)
-        return Outcome(len(self.writes), len(turns), late, failovers)
+        late = late_writes(self.writes)
+        return Outcome(len(self.writes), len(late), late, failovers)
 
     async def _start(self) -> None:
         """A candidate, ready to lead."""
@@ -168,6 +160,20 @@ class Contest:
             while not self.writes or self.writes[-1] == leader:
                 self._news.clear()
                 await self._news.wait()
+
+
+def late_writes(writers: Iterable[str]) -> list[int]:
+    """Per turn of leadership, the writes that were accepted from a former leader; nobody leads twice."""
+    turns: list[str] = []
+    late: list[int] = []
+    for by in writers:
+        if not turns or by != turns[-1]:
+            if by in turns:
+                late[-1] += 1  # written by one whose turn is over
+                continue
+            turns.append(by)
+            late.append(0)
+    return late
 
 
 async def contest(kubeconfig: Path, rounds: int, seed: int = 0) -> Outcome:

@@ -85,10 +85,15 @@ class Client:
         self.observe = observe
         self.guard: Guard | None = None
 
-    def unguarded(self) -> Client:
-        """The same client (transport, rates) for requests that the guard must not stop: a Lease, a health check."""
+    def unguarded(self, *, unlimited: bool = False) -> Client:
+        """The same client for requests that the guard must not stop (a health check).
+
+        `unlimited`: they do not wait behind others for the rate limit either (the renewal of a Lease).
+        """
         other = copy(self)
         other.guard = None
+        if unlimited:
+            other._bucket = None
         return other
 
     # -- verbs ------------------------------------------------------------------------------------------

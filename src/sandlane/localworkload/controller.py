@@ -83,7 +83,11 @@ class LocalWorkloadController:
         self._connections.subscribe(connection_changed)
         self._routes.subscribe(report_changed)
         manager.metrics.census(
-            "tunnels", "LocalWorkloads by state.", "state", PHASES, lambda: [w.status.phase for w in world.local_workloads]
+            "tunnels",
+            "LocalWorkloads by state.",
+            "state",
+            PHASES,
+            lambda: [w.status.phase for w in world.local_workloads],
         )
         return controller
 

@@ -72,7 +72,7 @@ class LeaderElector:
     """Acquires and renews the Lease. `run` returns when leadership is lost after it had been won."""
 
     def __init__(self, client: Client, options: LeaseOptions, clock: Clock, rng: Random) -> None:
-        self._client = client.unguarded()
+        self._client = client.unguarded(unlimited=True)
         self._options = options
         self._clock = clock
         self._rng = rng
@@ -118,23 +118,24 @@ class LeaderElector:
         log.error("leadership_lost", lease=self._options.name, identity=self._options.identity)
 
     async def release(self) -> None:
-        """Give the Lease up, if it is held. Nothing may be written after this."""
-        if not self.leading or self._lease is None:
+        """Give the Lease up, if it is ours, also past its deadline. Nothing may be written after this."""
+        if self._renewed is None or self._lease is None:
             return
         self._renewed = None
         try:
-            await self._bounded(self._give_up(self._lease))
+            await within(self._clock, self._options.renew_deadline, self._give_up(self._lease))
         except (KubeError, TimeoutError) as error:
             log.warning("lease_not_released", error=str(error))
 
     async def _give_up(self, lease: Object) -> None:
         """Write the Lease as nobody's, if it is still ours."""
-        try:
-            await self._client.replace(LEASES, self._nobodys(lease))
-        except Conflict:  # perhaps our own: a renewal that was cut short may have reached the server
-            live = await self._client.get(LEASES, self._options.name, self._options.namespace)
-            if (live.get("spec") or {}).get("holderIdentity") == self._options.identity:
-                await self._client.replace(LEASES, self._nobodys(live))
+        while (lease.get("spec") or {}).get("holderIdentity") == self._options.identity:
+            try:
+                await self._client.replace(LEASES, self._nobodys(lease))
+            except Conflict:  # perhaps our own: a renewal that was cut short may have reached the server
+                lease = await self._client.get(LEASES, self._options.name, self._options.namespace)
+            else:
+                return
 
     def _nobodys(self, lease: Object) -> Object:
         now = micro_timestamp(self._clock.now())

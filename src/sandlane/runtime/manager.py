@@ -129,10 +129,15 @@ class Manager:
                 self.cache.tune_collector = True
             await self._serve(stack)
             elector = self._elector() if self.options.leader_elect else None
-            async with asyncio.TaskGroup() as tasks:
-                main = tasks.create_task(self._main(elector), name="manager")
-                await self._stop.wait()
-                await self._wind_down(main)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    main = tasks.create_task(self._main(elector), name="manager")
+                    await self._stop.wait()
+                    await self._wind_down(main)
+            except Exception:
+                if elector is not None:
+                    await elector.release()  # whatever it was that died: another one need not wait
+                raise
             if elector is not None:
                 await elector.release()
             log.info("stopped")

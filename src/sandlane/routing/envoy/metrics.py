@@ -16,7 +16,9 @@ class XdsMetrics:
         self._metrics = metrics
         self._pushes = metrics.tally(("xds_pushes_total",), "Responses sent to Envoys.", ("type",))
         self._nacks = metrics.tally(("xds_nacks_total",), "Resources that an Envoy refused.", ("type",))
-        self._acks = metrics.timing(("xds_ack_seconds",), "Seconds from a change until an Envoy confirmed all of it.", ())
+        self._acks = metrics.timing(
+            ("xds_ack_seconds",), "Seconds from a change until an Envoy confirmed all of it.", ()
+        )
 
     def count_streams(self, read: Callable[[], int]) -> None:
         """Say how many Envoys are connected, whenever it is asked."""

@@ -60,9 +60,7 @@ class XdsServer:
         self._clients: list[Client] = []
         self._listeners: list[Callable[[str], None]] = []
 
-    def publish(
-        self, group: str, resources: Mapping[str, Mapping[str, bytes]], *, since: float | None = None
-    ) -> None:
+    def publish(self, group: str, resources: Mapping[str, Mapping[str, bytes]], *, since: float | None = None) -> None:
         """Replace a group's resources: type URL -> name -> encoded message. `since`: when they changed, if not now."""
         snapshot = self._snapshots[group] = Snapshot(resources, self._snapshots.get(group))
         for client in self._clients:
