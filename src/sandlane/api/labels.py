@@ -16,6 +16,8 @@ PLAN = "sandlane.dev/plan"
 
 ROUTING = "sandlane.dev/routing"
 """On a Service: on-demand (default) | always | never."""
+EDGE = "sandlane.dev/edge"
+"""On a Service: `strip` takes routing keys off its requests, because they come from outside."""
 ORIGINAL = "sandlane.dev/original"
 """On a turned Service: the fields of `spec` as its owner wrote them, as a JSON object."""
 REQUESTED_BY = "sandlane.dev/requested-by"

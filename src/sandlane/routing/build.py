@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sandlane.api.keys import routing_key
-from sandlane.api.labels import ROUTING
+from sandlane.api.labels import EDGE, ROUTING
 from sandlane.kube.resource import Key
 from sandlane.routing.groups import matched_sandboxes
-from sandlane.routing.names import LISTENERS, shadow_name
+from sandlane.routing.names import LISTENERS, SHADOW_OF, shadow_name
+from sandlane.routing.overrides import NO_OVERRIDES, Overrides
 from sandlane.routing.table import Door, FrontDoor, Override, RouteTable, ServiceBackend, TunnelBackend
 from sandlane.routing.tunnels import Held
 from sandlane.world.records import LocalWorkload, Sandbox, Service, ServicePort
@@ -32,6 +33,7 @@ OPAQUE = (
     "wss",
 )
 ON_DEMAND, ALWAYS, NEVER = "on-demand", "always", "never"
+STRIP = "strip"
 
 Routes = dict[Door, dict[str, Override]]
 
@@ -39,11 +41,8 @@ Routes = dict[Door, dict[str, Override]]
 def build(world: World, held: Held | None = None) -> RouteTable:
     """The table of everything that is known; `held` says which laptops are connected."""
     routes = overrides(world, held)
-    doors: dict[Door, FrontDoor] = {}
-    for service in sorted(world.services, key=lambda service: service.metadata.key):
-        for front in front_doors(world, service, routes):
-            doors[front.door] = front
-    return RouteTable(doors)
+    made = {door: Overrides.of(found) for door, found in routes.items()}
+    return RouteTable.of(front for service in world.services for front in front_doors(world, service, made))
 
 
 def overrides(world: World, held: Held | None = None) -> Routes:
@@ -72,9 +71,8 @@ def routes_to(world: World, sandbox: Sandbox, via: str, held: Held | None = None
     found = list(sandbox_routes(sandbox, via))
     if sandbox.metadata.deleting or sandbox.spec.suspended:
         return found
-    for local in world.local_workloads.list(sandbox.metadata.namespace):
-        if local.spec.sandbox == sandbox.metadata.name:
-            found += local_routes(world, local, via, held)
+    for local in world.local_workloads_of(sandbox.metadata.key):
+        found += local_routes(world, local, via, held)
     return found
 
 
@@ -130,25 +128,36 @@ def listeners(world: World, service: Service) -> Mapping[int, int]:
     owner = shadow.metadata.controller
     if owner is None or owner.uid != service.metadata.uid:
         return {}
+    if shadow.metadata.annotations.get(SHADOW_OF) != service.metadata.name:
+        return {}
     try:
         return msgspec.json.decode(shadow.metadata.annotations[LISTENERS], type=dict[int, int])
     except msgspec.MsgspecError:
         return {}
 
 
-def front_doors(world: World, service: Service, routes: Routes) -> Iterable[FrontDoor]:
+def front_doors(world: World, service: Service, overrides: Mapping[Door, Overrides]) -> Iterable[FrontDoor]:
     """The doors of one Service that has a shadow."""
     remembered = listeners(world, service)
     if not remembered:
         return
     namespace, name = service.metadata.key
-    for port in world.original(service).spec.ports:
+    original = world.original(service)
+    for port in original.spec.ports:
         listener = remembered.get(port.port)
         if listener is None:
             continue
         door = Door(namespace, name, port.port)
         baseline = ServiceBackend(namespace, shadow_name(name), port.port)
-        yield FrontDoor(door, listener, protocol(port), baseline, routes.get(door, {}))
+        yield FrontDoor(
+            door,
+            listener,
+            protocol(port),
+            baseline,
+            overrides.get(door, NO_OVERRIDES),
+            sticky=original.spec.session_affinity == "ClientIP",
+            edge=is_edge(service),
+        )
 
 
 def protocol(port: ServicePort) -> str:
@@ -163,8 +172,15 @@ def protocol(port: ServicePort) -> str:
     return "sniff"
 
 
+def is_edge(service: Service) -> bool:
+    """Whether the Service's requests come from outside, so that their routing keys do not count."""
+    return service.metadata.annotations.get(EDGE) == STRIP
+
+
 def mode(service: Service) -> str:
-    """The Service's `sandlane.dev/routing`."""
+    """The Service's `sandlane.dev/routing`; the edge always goes through the router."""
+    if is_edge(service):
+        return ALWAYS
     wanted = service.metadata.annotations.get(ROUTING, ON_DEMAND)
     return wanted if wanted in (ALWAYS, NEVER) else ON_DEMAND
 

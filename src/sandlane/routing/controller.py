@@ -21,7 +21,7 @@ from sandlane.kube.resource import (
     SERVICES,
     Key,
 )
-from sandlane.routing.build import ALWAYS, listeners, mode, not_routable, overrides
+from sandlane.routing.build import ALWAYS, listeners, mode, not_routable
 from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.names import ROUTER as ROUTER_NAME
 from sandlane.routing.names import ROUTER_SECRET, SHADOW_OF, router_identity, shadow_name
@@ -118,8 +118,7 @@ class RoutingController:
         """Whether the Service's requests have to go through the router."""
         if mode(service) == ALWAYS:
             return True
-        namespace, name = service.metadata.key
-        return any((door.namespace, door.service) == (namespace, name) for door in overrides(self._world))
+        return self._publisher.has_overrides(service.metadata.key)
 
     def _not_ready(self, service: Service, allocated: dict[int, int]) -> str:
         """Why the Service cannot be turned yet; empty when every router serves its doors."""

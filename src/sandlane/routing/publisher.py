@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,14 +24,15 @@ from sandlane.kube.resource import (
     ROUTE_GROUPS,
     SANDBOXES,
     SERVICES,
+    Key,
 )
-from sandlane.routing.build import build
 from sandlane.routing.envoy.delta import LISTENER
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.envoy.translate import listeners, shared
 from sandlane.routing.key import KeySources
+from sandlane.routing.live import KINDS, Changed, LiveTable
 from sandlane.routing.names import router_group
-from sandlane.routing.table import RouteTable
+from sandlane.routing.table import Door, Override, RouteTable, RoutingKey
 from sandlane.routing.tunnels import Held
 from sandlane.world.records import (
     Deployment,
@@ -59,6 +61,8 @@ class Publisher:
         self._server = server
         self._clock = clock
         self._sources = sources
+        self._live = LiveTable()
+        self._changed = {Changed(kind, key) for kind in KINDS for key in list(getattr(world, kind).keys())}
         self._dirty = asyncio.Event()
         self._groups: dict[str, str] = {}  # xDS group -> namespace
         self._listeners: list[Callable[[str], None]] = []
@@ -66,17 +70,17 @@ class Publisher:
         """Which laptops are connected; set by whoever knows."""
         self.secrets: Mapping[str, Mapping[str, bytes]] = {}
         """Resources that every router gets beside its table."""
-        kinds: tuple[tuple[Any, type[Any]], ...] = (
-            (SANDBOXES, Sandbox),
-            (ROUTE_GROUPS, RouteGroup),
-            (SERVICES, Service),
-            (ENDPOINT_SLICES, EndpointSlice),
-            (NAMESPACES, Namespace),
-            (LOCAL_WORKLOADS, LocalWorkload),
-            (DEPLOYMENTS, Deployment),
-        )
-        for resource, record_type in kinds:
-            cache.informer(resource, record_type).add_handler(lambda change: self._dirty.set())
+        kinds: Mapping[str, tuple[Any, type[Any]]] = {
+            "sandboxes": (SANDBOXES, Sandbox),
+            "route_groups": (ROUTE_GROUPS, RouteGroup),
+            "services": (SERVICES, Service),
+            "endpoint_slices": (ENDPOINT_SLICES, EndpointSlice),
+            "namespaces": (NAMESPACES, Namespace),
+            "local_workloads": (LOCAL_WORKLOADS, LocalWorkload),
+            "deployments": (DEPLOYMENTS, Deployment),
+        }
+        for kind, (resource, record_type) in kinds.items():
+            cache.informer(resource, record_type).add_handler(partial(self._object_changed, kind))
         pods = cache.informer(PODS, Pod, label_selector=SELECTORS["pods"])
         pods.add_handler(self._pod_changed)
         server.subscribe(self._client_changed)
@@ -99,6 +103,9 @@ class Publisher:
         if not routers:
             return ["no router is ready"]
         late = []
+        self._catch_up()
+        if self._live.table.fronts(namespace) is not self.table.fronts(namespace):
+            late.append("the last change is not published yet")
         for pod in routers:
             group = router_group(namespace, pod.status.pod_ip)
             clients = self._server.clients(group)
@@ -107,6 +114,21 @@ class Publisher:
             elif self._server.behind(group):
                 late.append(f"router {pod.metadata.name} has not confirmed the last change")
         return late
+
+    def routes(self, key: RoutingKey) -> Mapping[Door, Override]:
+        """Where a key's requests shall go; doors of Services that do not go through a router (yet) included."""
+        self._catch_up()
+        return self._live.routes(key)
+
+    def has_overrides(self, service: Key) -> bool:
+        """Whether some key's requests to a Service shall go elsewhere than to its baseline."""
+        self._catch_up()
+        return self._live.has_overrides(service)
+
+    def _catch_up(self) -> None:
+        """The table that will be published, as the world is now."""
+        changed, self._changed = self._changed, set()
+        self._live.update(self._world, changed, self.held())
 
     def refresh(self) -> None:
         """Build and publish again, because something beside the world has changed."""
@@ -124,7 +146,8 @@ class Publisher:
     def _publish(self, since: float) -> None:
         world = self._world
         held = self.held()
-        self.table = table = build(world, held)
+        self._catch_up()
+        self.table = table = self._live.table
         digest = table.digest
         groups: dict[str, str] = {}
         by_namespace: dict[str, Any] = {}
@@ -147,6 +170,10 @@ class Publisher:
         self._groups = groups
         for namespace in sorted(told):
             self._tell(namespace)
+
+    def _object_changed(self, kind: str, change: Change[Any]) -> None:
+        self._changed.add(Changed(kind, change.key))
+        self._dirty.set()
 
     def _pod_changed(self, change: Change[Pod]) -> None:
         pod = change.new or change.old

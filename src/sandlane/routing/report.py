@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from sandlane.api import reasons
+from sandlane.api.keys import routing_key
 from sandlane.kube.resource import Key
 from sandlane.routing.build import not_routable, routes_to
 from sandlane.routing.groups import matched_sandboxes
@@ -50,7 +51,8 @@ class RouteReports:
         if sandbox is None:
             self._confirmed.pop(via, None)
             return None
-        report = self._report(routes_to(self._world, sandbox, via, self._publisher.held()), via, [sandbox])
+        routing = routing_key(sandbox.metadata.uid, sandbox.spec.routing_key)
+        report = self._report(routes_to(self._world, sandbox, via, self._publisher.held()), routing, via, [sandbox])
         self._last["Sandbox", key] = report
         return report
 
@@ -66,26 +68,26 @@ class RouteReports:
         for sandbox in sandboxes:
             for door, override in routes_to(self._world, sandbox, via, self._publisher.held()):
                 wanted.setdefault(door, override)
-        report = self._report(list(wanted.items()), via, sandboxes)
+        routing = routing_key(group.metadata.uid, group.spec.routing_key)
+        report = self._report(list(wanted.items()), routing, via, sandboxes)
         self._last["RouteGroup", key] = report
         return report
 
-    def _report(self, wanted: list[tuple[Door, Override]], via: str, sandboxes: list[Sandbox]) -> RouteReport:
-        table = self._publisher.table
-        in_table = {
-            door.namespace for door, front in table.doors.items() for o in front.overrides.values() if o.via == via
-        }
+    def _report(self, wanted: list[tuple[Door, Override]], key: str, via: str, sandboxes: list[Sandbox]) -> RouteReport:
+        doors = self._publisher.table.doors
+        routes = self._publisher.routes(key)
+        in_table = {door.namespace for door, override in routes.items() if override.via == via and door in doors}
         namespaces = in_table | {sandbox.metadata.namespace for sandbox in sandboxes}
         late = [why for namespace in sorted(namespaces) for why in self._late(namespace)]
         served = bool(in_table) or bool(late and any(self._publisher.routers(each) for each in namespaces))
         for door, override in wanted:
-            problem = self._problem(door, override, via)
+            problem = self._problem(door, override, routes.get(door))
             if problem is not None:
                 return RouteReport(False, *problem, served=served)
-        routes = frozenset((door, override.backend) for door, override in wanted)
-        if wanted and late and self._confirmed.get(via) != routes:
+        now = frozenset((door, override.backend) for door, override in wanted)
+        if wanted and late and self._confirmed.get(via) != now:
             return RouteReport(False, reasons.PROGRESSING, "; ".join(late), served=served)
-        self._confirmed[via] = routes  # what is late from now on is somebody else's change
+        self._confirmed[via] = now  # what is late from now on is somebody else's change
         return RouteReport(True, served=served)
 
     def _late(self, namespace: str) -> list[str]:
@@ -94,7 +96,7 @@ class RouteReports:
             return []
         return self._publisher.behind(namespace)
 
-    def _problem(self, door: Door, override: Override, via: str) -> tuple[str, str] | None:
+    def _problem(self, door: Door, override: Override, published: Override | None) -> tuple[str, str] | None:
         """Why one route is not served yet: reason and message."""
         service = self._world.services.get(Key(door.namespace, door.service))
         if service is None:
@@ -106,7 +108,7 @@ class RouteReports:
             return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"
         if not is_turned(service) or not is_right(service, _others(service) | {door.port: front.listener}):
             return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"
-        if not any(o.via == via and o.backend == override.backend for o in front.overrides.values()):
+        if published is None or published.via != override.via or published.backend != override.backend:
             return reasons.PROGRESSING, f"the route for Service {door.service} is not in the table yet"
         return None
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
-from sandlane.api.types import OnDisconnect
-from sandlane.kube.resource import Key
-
-RoutingKey = str
+from sandlane.routing.overrides import NO_OVERRIDES, Overrides
+from sandlane.routing.overrides import Backend as Backend
+from sandlane.routing.overrides import Override as Override
+from sandlane.routing.overrides import RoutingKey as RoutingKey
+from sandlane.routing.overrides import ServiceBackend as ServiceBackend
+from sandlane.routing.overrides import TunnelBackend as TunnelBackend
 
 
 class Door(NamedTuple):
@@ -25,49 +28,7 @@ class Door(NamedTuple):
         return f"{self.namespace}/{self.service}:{self.port}"
 
 
-class ServiceBackend(msgspec.Struct, frozen=True, tag="service"):
-    """A Service's port; its ready endpoints take the requests."""
-
-    namespace: str
-    service: str
-    port: int
-
-    @property
-    def name(self) -> str:
-        """Its name as a cluster of Envoy."""
-        return f"{self.namespace}/{self.service}/{self.port}"
-
-
-class TunnelBackend(msgspec.Struct, frozen=True, tag="tunnel"):
-    """A container port of the baseline, answered by a laptop; `connected` as the data plane reports it."""
-
-    namespace: str
-    local_workload: str
-    identity: str
-    port: int
-    connected: bool = False
-
-    @property
-    def name(self) -> str:
-        """Its name as a cluster of Envoy."""
-        return f"{self.namespace}/local/{self.local_workload}"
-
-
-Backend = ServiceBackend | TunnelBackend
-
-
-class Override(msgspec.Struct, frozen=True):
-    """Where one key's requests go. `via` names the Sandbox or RouteGroup whose key it is."""
-
-    backend: Backend
-    sandbox: str
-    via: str
-    workload: str = ""
-    on_disconnect: OnDisconnect = OnDisconnect.FAIL
-    hold_seconds: int = 10
-
-
-class FrontDoor(msgspec.Struct, frozen=True):
+class FrontDoor(msgspec.Struct, frozen=True, dict=True):
     """One Service port that goes through the router. `listener` is the router's port for it."""
 
     door: Door
@@ -75,32 +36,115 @@ class FrontDoor(msgspec.Struct, frozen=True):
     protocol: str
     """http | tcp | udp | sniff"""
     baseline: ServiceBackend
-    overrides: Mapping[RoutingKey, Override] = {}
+    overrides: Overrides = NO_OVERRIDES
+    sticky: bool = False
+    """Requests of one client address stay at one endpoint (the Service's sessionAffinity)."""
+    edge: bool = False
+    """Requests come from outside: their routing keys are taken off and do not count."""
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the content."""
+        fields = (self.door, self.listener, self.protocol, self.baseline, self.sticky, self.edge)
+        return hashlib.sha256(msgspec.json.encode(fields) + self.overrides.digest).digest()
 
 
-class RouteTable(msgspec.Struct, frozen=True):
-    """All front doors, in order."""
+class Fronts(Mapping[Door, FrontDoor]):
+    """The front doors of one namespace. Immutable; two with the same content are equal."""
 
-    doors: Mapping[Door, FrontDoor] = {}
+    def __init__(self, fronts: Mapping[Door, FrontDoor] | None = None) -> None:
+        self._fronts = dict(fronts or {})
+
+    def changed(self, changes: Mapping[Door, FrontDoor | None]) -> Fronts:
+        """These with some set, or taken out where the change is None."""
+        made = Fronts(self._fronts)
+        for door, front in changes.items():
+            if front is None:
+                made._fronts.pop(door, None)
+            else:
+                made._fronts[door] = front
+        return made
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the content, the same on every replica: what the routers of the namespace answer when they serve it."""
+        found = hashlib.sha256()
+        for door in sorted(self._fronts):
+            found.update(self._fronts[door].digest)
+        return found.hexdigest()[:16]
+
+    def __getitem__(self, door: Door) -> FrontDoor:
+        return self._fronts[door]
+
+    def __iter__(self) -> Iterator[Door]:
+        return iter(self._fronts)
+
+    def __len__(self) -> int:
+        return len(self._fronts)
+
+
+NO_FRONTS = Fronts()
+
+
+class _Doors(Mapping[Door, FrontDoor]):
+    """The doors of all namespaces, as one mapping."""
+
+    def __init__(self, namespaces: Mapping[str, Fronts]) -> None:
+        self._namespaces = namespaces
+
+    def __getitem__(self, door: Door) -> FrontDoor:
+        return self._namespaces[door.namespace][door]
+
+    def __iter__(self) -> Iterator[Door]:
+        for fronts in self._namespaces.values():
+            yield from fronts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._namespaces.values()))
+
+
+class RouteTable(msgspec.Struct, frozen=True, dict=True):
+    """All front doors, by namespace; a namespace without doors is not there."""
+
+    namespaces: Mapping[str, Fronts] = {}
+
+    @classmethod
+    def of(cls, fronts: Iterable[FrontDoor]) -> RouteTable:
+        """Made of its doors."""
+        return cls().changed({front.door: front for front in fronts})
+
+    def changed(self, changes: Mapping[Door, FrontDoor | None]) -> RouteTable:
+        """This table with some doors set, or taken out where the change is None."""
+        grouped: dict[str, dict[Door, FrontDoor | None]] = {}
+        for door, front in changes.items():
+            grouped.setdefault(door.namespace, {})[door] = front
+        namespaces = dict(self.namespaces)
+        for namespace, some in grouped.items():
+            fronts = self.fronts(namespace).changed(some)
+            if fronts:
+                namespaces[namespace] = fronts
+            else:
+                namespaces.pop(namespace, None)
+        return RouteTable(namespaces)
 
     @property
-    def digest(self) -> str:
-        """A hash of the content, the same on every replica."""
-        return hashlib.sha256(msgspec.json.encode(self._plain(), order="deterministic")).hexdigest()[:16]
+    def doors(self) -> Mapping[Door, FrontDoor]:
+        """All front doors by what clients dial."""
+        return _Doors(self.namespaces)
 
-    def _plain(self) -> list[object]:
-        return [msgspec.to_builtins(self.doors[door]) for door in sorted(self.doors)]
+    def fronts(self, namespace: str) -> Fronts:
+        """The doors of one namespace."""
+        return self.namespaces.get(namespace, NO_FRONTS)
 
     def of_namespace(self, namespace: str) -> list[FrontDoor]:
         """The doors of one namespace, in order."""
-        return [self.doors[door] for door in sorted(self.doors) if door.namespace == namespace]
+        fronts = self.fronts(namespace)
+        return [fronts[door] for door in sorted(fronts)]
 
-    def of_sandbox(self, key: Key) -> dict[Door, Override]:
-        """The routes to one sandbox under its own key."""
-        via = f"Sandbox {key}"
-        return {
-            door: override
-            for door, front in self.doors.items()
-            for override in front.overrides.values()
-            if override.via == via
-        }
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the content, the same on every replica. `fronts(namespace).digest` is that of one namespace."""
+        found = hashlib.sha256()
+        for namespace in sorted(self.namespaces):
+            found.update(f"{namespace} {self.namespaces[namespace].digest}\n".encode())
+        return found.hexdigest()[:16]

@@ -163,6 +163,14 @@ class World:
         """The LocalWorkloads that this very object controls."""
         return self.local_workloads.by_index("owner", owner.uid)
 
+    def local_workloads_of(self, sandbox: Key) -> list[LocalWorkload]:
+        """The LocalWorkloads that stand in for workloads of a sandbox."""
+        return self.local_workloads.by_index("sandbox", str(sandbox))
+
+    def local_workloads_from(self, deployment: Key) -> list[LocalWorkload]:
+        """The LocalWorkloads that stand in for a Deployment."""
+        return self.local_workloads.by_index("baseline", str(deployment))
+
     def pods_of_fork(self, key: Key) -> list[Pod]:
         """The Pods of the fork (a Deployment of ours) with this key."""
         return self.pods.by_index("fork", str(key))
@@ -178,6 +186,8 @@ class World:
         self.services.add_index("selector", _selector)
         self.endpoint_slices.add_index("service", _service)
         self.pods.add_index("fork", _fork)
+        self.local_workloads.add_index("sandbox", lambda local: [f"{local.metadata.namespace}/{local.spec.sandbox}"])
+        self.local_workloads.add_index("baseline", _replaced)
         for store in (self.deployments, self.services, self.local_workloads):
             store.add_index("owner", _owner)
 
@@ -240,6 +250,11 @@ def _service(endpoints: EndpointSlice) -> list[str]:
 def _fork(pod: Pod) -> list[str]:
     name = pod.metadata.labels.get(FORK)
     return [str(Key(pod.metadata.namespace, name))] if name else []
+
+
+def _replaced(local: LocalWorkload) -> list[str]:
+    reference = local.spec.from_
+    return [f"{reference.namespace or local.metadata.namespace}/{reference.name}"]
 
 
 def _owner(record: Record) -> list[str]:

@@ -1,0 +1,162 @@
+"""The overrides of one front door: an immutable mapping by routing key in a fixed number of pieces.
+
+A change copies one piece and shares the others, so that what a change costs (here, in the digest, and in what routers are sent)
+hardly depends on how many sandboxes there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import msgspec
+
+from sandlane.api.types import OnDisconnect
+from sandlane.kube.resource import Key
+
+SHARDS = 256
+RoutingKey = str
+
+
+def shard_of(key: RoutingKey) -> int:
+    """The shard of a key, 0 to `SHARDS` - 1; the routers' filter computes the same."""
+    number = 0
+    for byte in key.encode():
+        number = (number * 31 + byte) % SHARDS
+    return number
+
+
+class ServiceBackend(msgspec.Struct, frozen=True, tag="service"):
+    """A Service's port; its ready endpoints take the requests."""
+
+    namespace: str
+    service: str
+    port: int
+
+    @property
+    def name(self) -> str:
+        """Its name as a cluster of Envoy."""
+        return f"{self.namespace}/{self.service}/{self.port}"
+
+    @property
+    def key(self) -> Key:
+        """The Service."""
+        return Key(self.namespace, self.service)
+
+
+class TunnelBackend(msgspec.Struct, frozen=True, tag="tunnel"):
+    """A container port of the baseline, answered by a laptop; `connected` as the data plane reports it."""
+
+    namespace: str
+    local_workload: str
+    identity: str
+    port: int
+    connected: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name as a cluster of Envoy."""
+        return f"{self.namespace}/local/{self.local_workload}"
+
+
+Backend = ServiceBackend | TunnelBackend
+
+
+class Override(msgspec.Struct, frozen=True):
+    """Where one key's requests go. `via` names the Sandbox or RouteGroup whose key it is."""
+
+    backend: Backend
+    sandbox: str
+    via: str
+    workload: str = ""
+    on_disconnect: OnDisconnect = OnDisconnect.FAIL
+    hold_seconds: int = 10
+
+
+class Piece:
+    """The overrides of one shard."""
+
+    def __init__(self, entries: dict[RoutingKey, Override]) -> None:
+        self.entries = entries
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the content."""
+        plain = [(key, msgspec.to_builtins(self.entries[key])) for key in sorted(self.entries)]
+        return hashlib.sha256(msgspec.json.encode(plain)).digest()
+
+
+_NOTHING = Piece({})
+
+
+class Overrides(Mapping[RoutingKey, Override]):
+    """Overrides by routing key. Two with the same content are equal."""
+
+    def __init__(self, pieces: Mapping[int, Piece] | None = None) -> None:
+        self._pieces = dict(pieces or {})
+
+    @classmethod
+    def of(cls, entries: Mapping[RoutingKey, Override]) -> Overrides:
+        """Made of a plain mapping."""
+        return NO_OVERRIDES.changed(entries)
+
+    def changed(self, changes: Mapping[RoutingKey, Override | None]) -> Overrides:
+        """These with some set, or taken out where the change is None."""
+        fresh: dict[int, dict[RoutingKey, Override]] = {}
+        for key, override in changes.items():
+            shard = shard_of(key)
+            entries = fresh.get(shard)
+            if entries is None:
+                entries = fresh[shard] = dict(self.piece(shard).entries)
+            if override is None:
+                entries.pop(key, None)
+            else:
+                entries[key] = override
+        made = Overrides(self._pieces)
+        for shard, entries in fresh.items():
+            if entries:
+                made._pieces[shard] = Piece(entries)
+            else:
+                made._pieces.pop(shard, None)
+        return made
+
+    def piece(self, shard: int) -> Piece:
+        """The overrides of one shard."""
+        return self._pieces.get(shard, _NOTHING)
+
+    def differences(self, before: Overrides) -> Iterator[tuple[RoutingKey, Override | None]]:
+        """What `before` lacks, has otherwise, or (None) has too much. Pieces that both share cost nothing."""
+        for shard in self._pieces.keys() | before._pieces.keys():
+            mine, other = self.piece(shard), before.piece(shard)
+            if mine is other:
+                continue
+            for key, override in mine.entries.items():
+                if other.entries.get(key) != override:
+                    yield key, override
+            for key in other.entries.keys() - mine.entries.keys():
+                yield key, None
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the content; only pieces that are new are looked at."""
+        found = hashlib.sha256()
+        for shard in sorted(self._pieces):
+            found.update(shard.to_bytes(2) + self._pieces[shard].digest)
+        return found.digest()
+
+    def __getitem__(self, key: RoutingKey) -> Override:
+        return self.piece(shard_of(key)).entries[key]
+
+    def __iter__(self) -> Iterator[RoutingKey]:
+        for piece in self._pieces.values():
+            yield from piece.entries
+
+    def __len__(self) -> int:
+        return sum(len(piece.entries) for piece in self._pieces.values())
+
+    def __repr__(self) -> str:
+        return f"Overrides({dict(self)})"
+
+
+NO_OVERRIDES = Overrides()
