@@ -8,9 +8,9 @@ import random  # noqa: TID251 - the composition root
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -88,17 +88,65 @@ class explained:
 async def _connect(wanted: Wanted, config: Config) -> None:
     clock, rng = SystemClock(), random.Random()
     client = Client(HttpTransport(config), clock=clock, rng=rng, user_agent="sandlane-connect")
-    joining = Joining(client, clock)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def until_stopped(connection: Connection, mine: Entry) -> None:
+        detaching, since = DETACHED in os.environ, clock.monotonic()
+        with screen(connection.state) as shown:
+
+            def changed() -> None:
+                nonlocal detaching
+                shown.changed()
+                mine.write(connection.state)
+                if detaching and (connection.state.ready or clock.monotonic() - since > DETACH_AFTER):
+                    detaching = False
+                    _to_background(mine, ready=connection.state.ready)
+
+            connection.on_change, connection.on_request = changed, shown.requests
+            await stop.wait()
+
+    try:
+        await hold_while(client, clock, rng, wanted, config, until_stopped)
+    finally:
+        await client.close()
+
+
+async def hold_while(
+    client: Client,
+    clock: Clock,
+    rng: random.Random,
+    wanted: Wanted,
+    config: Config,
+    work: Callable[[Connection, Entry], Coroutine[Any, Any, None]],
+) -> None:
+    """Hold the LocalWorkloads that are wanted while `work` is done; then routes out first, and what was made removed.
+
+    Raises `ConnectError` when nothing can be held, or not any more.
+    """
+    joining = Joining(client, clock)
     try:
         with entry(clock, wanted.namespace or config.namespace, wanted.sandbox) as mine:
             held = await _join(client, clock, joining, wanted, config)
-            await _hold(client, clock, rng, held, mine, joining, wanted, stop)
+            connection = Connection(client, clock, rng, held, mine.folder, transport=wanted.transport)
+            async with asyncio.TaskGroup() as tasks:
+                holding = tasks.create_task(connection.run())
+                working = tasks.create_task(work(connection, mine))
+                await asyncio.wait({holding, working}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done() and not holding.done():
+                    connection.leaving = True
+                    await _leave(joining, wanted.keep)
+                    await _routes_out(client, clock, () if wanted.keep else held)
+                working.cancel()
+                holding.cancel()
     finally:
         await _leave(joining, wanted.keep)
-        await client.close()
+
+
+def say(text: str) -> None:
+    """Tell the user, whose program may use standard output for itself."""
+    print(text, file=sys.stderr, flush=True)
 
 
 async def _join(client: Client, clock: Clock, joining: Joining, wanted: Wanted, config: Config) -> list[Joined]:
@@ -115,49 +163,11 @@ async def _join(client: Client, clock: Clock, joining: Joining, wanted: Wanted, 
         targets = [parse_mapping(text) for text in wanted.ports]
         held = await joining.sandbox(namespace, wanted.sandbox, wanted.workload, targets, wanted.on_disconnect)
     for joined in held:
-        print(f"LocalWorkload {joined}: {joined.workload} for sandbox {joined.sandbox}")
+        say(f"LocalWorkload {joined}: {joined.workload} for sandbox {joined.sandbox}")
         notes += await silent(joined.targets)
     for each in notes:
-        print(f"note: {each}", flush=True)
+        say(f"note: {each}")
     return held
-
-
-async def _hold(
-    client: Client,
-    clock: Clock,
-    rng: random.Random,
-    held: list[Joined],
-    mine: Entry,
-    joining: Joining,
-    wanted: Wanted,
-    stop: asyncio.Event,
-) -> None:
-    """Hold the tunnels until a signal comes, then see the routes out."""
-    detaching = DETACHED in os.environ
-    connection = Connection(client, clock, rng, held, mine.folder, transport=wanted.transport)
-    with screen(connection.state) as shown:
-        since = clock.monotonic()
-
-        def changed() -> None:
-            nonlocal detaching
-            shown.changed()
-            mine.write(connection.state)
-            if detaching and (connection.state.ready or clock.monotonic() - since > DETACH_AFTER):
-                detaching = False
-                _to_background(mine, ready=connection.state.ready)
-
-        connection.on_change = changed
-        connection.on_request = shown.requests
-        async with asyncio.TaskGroup() as tasks:
-            holding = tasks.create_task(connection.run())
-            stopping = tasks.create_task(stop.wait())
-            await asyncio.wait({holding, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if stop.is_set() and not holding.done():
-                connection.leaving = True
-                await _leave(joining, wanted.keep)
-                await _routes_out(client, clock, held if not wanted.keep else ())
-            holding.cancel()
 
 
 async def _leave(joining: Joining, keep: bool) -> None:
@@ -165,10 +175,10 @@ async def _leave(joining: Joining, keep: bool) -> None:
         return
     try:
         for name in await joining.leave():
-            print(f"removed {name}", flush=True)
+            say(f"removed {name}")
     except KubeError as error:
         left = ", ".join(f"{resource.kind} {key}" for resource, key in joining.made)
-        print(f"not removed: {left or 'what was made'}: {error}", file=sys.stderr)
+        say(f"not removed: {left or 'what was made'}: {error}")
 
 
 async def _routes_out(client: Client, clock: Clock, held: Iterable[Joined]) -> None:
@@ -210,7 +220,7 @@ def _start_detached(fail: Fail) -> None:
 def _to_background(mine: Entry, *, ready: bool) -> None:
     """From now on everything that is printed goes to the log."""
     how = "runs" if ready else "is not ready yet and goes on trying"
-    print(f"the connection {how} in the background: process {mine.record.pid}, log {mine.record.log}", flush=True)
+    say(f"the connection {how} in the background: process {mine.record.pid}, log {mine.record.log}")
     log = os.open(mine.record.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for number in (1, 2):
         os.dup2(log, number)

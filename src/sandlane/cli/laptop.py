@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sandlane.cli.options import ContextNamespaceOption, DataDirOption, KubeconfigOption, fail
+
+if TYPE_CHECKING:
+    from sandlane.laptop.transports import Transport
+
+
+SandboxOption = Annotated[
+    str, typer.Option("--sandbox", "-s", help="The Sandbox whose key and local workload are meant.")
+]
+WorkloadOption = Annotated[str, typer.Option("--workload", "-w", help="The Deployment whose container is meant.")]
+ContainerOption = Annotated[str, typer.Option("--container", "-c", help="Which container, when it has several.")]
+PortOption = Annotated[
+    list[str] | None, typer.Option("--port", "-p", help="PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT.")
+]
+TransportOption = Annotated[str, typer.Option("--transport", help="auto, direct or port-forward.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,6 +29,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(connect)
     app.command()(connections)
     app.command()(disconnect)
+    app.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})(run)
+    app.command()(env)
+    app.command()(files)
 
 
 def connect(
@@ -24,12 +41,10 @@ def connect(
         typer.Option("--file", "-f", help="LocalWorkloads or Sandboxes to hold, made if need be; - is stdin."),
     ] = None,
     workload: Annotated[str, typer.Option("--workload", "-w", help="The Deployment to stand in for.")] = "",
-    port: Annotated[
-        list[str] | None, typer.Option("--port", "-p", help="PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT.")
-    ] = None,
+    port: PortOption = None,
     namespace: ContextNamespaceOption = "",
     on_disconnect: Annotated[str, typer.Option("--on-disconnect", help="Fail, Baseline or Hold.")] = "Fail",
-    transport: Annotated[str, typer.Option("--transport", help="auto, direct or port-forward.")] = "auto",
+    transport: TransportOption = "auto",
     detach: Annotated[bool, typer.Option("--detach", help="Return when connected; go on in the background.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave what was made for this in the cluster.")] = False,
     data_dir: DataDirOption = None,
@@ -37,16 +52,13 @@ def connect(
 ) -> None:
     """Put processes on this machine in the place of workloads, for one sandbox's key."""
     from sandlane.cli.connect import Wanted, connect
-    from sandlane.laptop.transports import Transport
     from sandlane.runtime.logging import set_up_logging
 
     set_up_logging("console", "error")
-    if transport not in list(Transport):
-        fail(f"--transport {transport}: it must be one of {', '.join(Transport)}")
     if on_disconnect not in ("Fail", "Baseline", "Hold"):
         fail(f"--on-disconnect {on_disconnect}: it must be Fail, Baseline or Hold")
     wanted = Wanted(
-        sandbox, file, workload, tuple(port or ()), namespace, on_disconnect, Transport(transport), keep=keep
+        sandbox, file, workload, tuple(port or ()), namespace, on_disconnect, _transport(transport), keep=keep
     )
     connect(wanted, kubeconfig, data_dir, detach=detach, fail=fail)
 
@@ -68,3 +80,83 @@ def disconnect(
     from sandlane.cli.connections import disconnect
 
     disconnect(which, everything=everything, fail=fail)
+
+
+def run(
+    command: Annotated[list[str] | None, typer.Argument(help="The program and its arguments, after --.")] = None,
+    sandbox: SandboxOption = "",
+    workload: WorkloadOption = "",
+    container: ContainerOption = "",
+    namespace: ContextNamespaceOption = "",
+    inject_key: Annotated[
+        bool, typer.Option("--inject-key", help="Give requests that have no routing key the sandbox's.")
+    ] = False,
+    connect: Annotated[bool, typer.Option("--connect", help="Also `sandlane connect`, as long as it runs.")] = False,
+    port: PortOption = None,
+    transport: TransportOption = "auto",
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Run a program here that reaches the cluster's Services, with a workload's environment."""
+    from sandlane.cli.connect import Wanted
+    from sandlane.cli.run import Seen, run
+    from sandlane.runtime.logging import set_up_logging
+
+    set_up_logging("console", "error")
+    if connect and not sandbox:
+        fail("--connect needs a sandbox: name it with --sandbox")
+    wanted = Wanted(
+        sandbox, None, workload, tuple(port or ()), namespace, transport=_transport(transport)
+    )  # fmt: skip
+    seen = Seen(sandbox, workload, container, namespace)
+    raise typer.Exit(
+        run(
+            command or [],
+            seen,
+            kubeconfig,
+            data_dir,
+            inject_key=inject_key,
+            connect=wanted if connect else None,
+            fail=fail,
+        )
+    )
+
+
+def env(
+    sandbox: SandboxOption = "",
+    workload: WorkloadOption = "",
+    container: ContainerOption = "",
+    namespace: ContextNamespaceOption = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="export, dotenv or json")] = "export",
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Print the variables that a workload's container has, as far as you may read them."""
+    from sandlane.cli.run import Seen, show_env
+
+    show_env(Seen(sandbox, workload, container, namespace), kubeconfig, data_dir, output, fail=fail)
+
+
+def files(
+    sandbox: SandboxOption = "",
+    workload: WorkloadOption = "",
+    container: ContainerOption = "",
+    namespace: ContextNamespaceOption = "",
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", help="Write them under this folder; default: list them.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Write the files of a workload's ConfigMaps, Secrets and downward API, as far as you may read them."""
+    from sandlane.cli.run import Seen, write_files
+
+    write_files(Seen(sandbox, workload, container, namespace), kubeconfig, data_dir, output_dir, fail=fail)
+
+
+def _transport(text: str) -> Transport:
+    from sandlane.laptop.transports import Transport
+
+    if text not in list(Transport):
+        fail(f"--transport {text}: it must be one of {', '.join(Transport)}")
+    return Transport(text)

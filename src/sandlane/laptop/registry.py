@@ -67,31 +67,38 @@ class Entry:
 
 
 @contextmanager
-def entry(clock: Clock, namespace: str, sandbox: str) -> Iterator[Entry]:
-    """A folder for a connection of this process; removed at the end."""
-    pid = os.getpid()
-    folder = runtime_dir() / str(pid)
+def own_folder(prefix: str = "") -> Iterator[Path]:
+    """A folder of this process, for this user alone; removed at the end, or by whoever looks after we were killed."""
+    folder = runtime_dir() / f"{prefix}{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
     folder.mkdir(mode=0o700)
     with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def entry(clock: Clock, namespace: str, sandbox: str) -> Iterator[Entry]:
+    """The folder of a connection of this process, with a record in it that others can read."""
+    with own_folder() as folder:
+        pid = os.getpid()
         record = Record(str(pid), pid, timestamp(clock.now()), namespace, sandbox, str(folder / _LOG))
         made = Entry(folder, record)
         made.write(State())
-        try:
-            yield made
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield made
 
 
 def records() -> list[Record]:
     """The connections that are held now, oldest first. What killed processes have left is removed."""
     found = []
     for folder in sorted(runtime_dir().iterdir()):
-        if not folder.name.isdigit():
-            continue
         if not _held(folder):
             shutil.rmtree(folder, ignore_errors=True)
+            continue
+        if not folder.name.isdigit():
             continue
         try:
             found.append(msgspec.json.decode((folder / _RECORD).read_bytes(), type=Record))
