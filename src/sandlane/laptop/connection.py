@@ -128,7 +128,8 @@ class Connection:
 
         def told(state: TunnelState) -> None:
             held.tunnels, held.error = dict(state.tunnels), state.error
-            self._changed()
+            if not self.leaving:
+                self._changed()
 
         connect = _with_certificate(ways.connect(lambda: credentials.context), credentials)
         delay = FIRST_RETRY
