@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from sandlane.api import reasons
 from sandlane.api.keys import routing_key
 from sandlane.kube.resource import Key
-from sandlane.routing.build import not_routable, routes_to
+from sandlane.routing.build import not_routable, protocol, routes_to
 from sandlane.routing.groups import matched_sandboxes
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.table import Backend, Door, Override
@@ -21,7 +21,10 @@ Callback = Callable[[str, Key], None]
 
 
 class RouteReport(msgspec.Struct, frozen=True):
-    """`programmed`: every ready router serves the routes as they should be now. `served`: some router still has one."""
+    """`programmed`: every ready router serves the routes as they should be now. `served`: some router still has one.
+
+    With a reason although they are programmed: what cannot be routed by key, while the rest is.
+    """
 
     programmed: bool
     reason: str = ""
@@ -80,15 +83,37 @@ class RouteReports:
         namespaces = in_table | {sandbox.metadata.namespace for sandbox in sandboxes}
         late = [why for namespace in sorted(namespaces) for why in self._late(namespace)]
         served = bool(in_table) or bool(late and any(self._publisher.routers(each) for each in namespaces))
-        for door, override in wanted:
+        refused = {door: why for door, _ in wanted if (why := self._refused(door))}
+        if refused and len(refused) == len({door for door, _ in wanted}):
+            return RouteReport(False, reasons.SERVICE_NOT_ROUTABLE, _sentence(refused.values()), served=served)
+        routable = [(door, override) for door, override in wanted if door not in refused]
+        for door, override in routable:
             problem = self._problem(door, override, routes.get(door))
             if problem is not None:
                 return RouteReport(False, *problem, served=served)
-        now = frozenset((door, override.backend) for door, override in wanted)
-        if wanted and late and self._confirmed.get(via) != now:
+        now = frozenset((door, override.backend) for door, override in routable)
+        if routable and late and self._confirmed.get(via) != now:
             return RouteReport(False, reasons.PROGRESSING, "; ".join(late), served=served)
         self._confirmed[via] = now  # what is late from now on is somebody else's change
-        return RouteReport(True, served=served)
+        told = _sentence([*refused.values(), *(why for door, _ in routable if (why := self._keyless(door)))])
+        return RouteReport(True, reasons.SERVICE_NOT_ROUTABLE if told else "", told, served)
+
+    def _refused(self, door: Door) -> str:
+        """Why the Service of a door cannot go through a router; empty when it can (or is gone)."""
+        service = self._world.services.get(Key(door.namespace, door.service))
+        why = not_routable(self._world.original(service)) if service is not None else ""
+        return f"Service {door.service} cannot be routed by key: {why}" if why else ""
+
+    def _keyless(self, door: Door) -> str:
+        """Why no request at a door can carry a key."""
+        service = self._world.services.get(Key(door.namespace, door.service))
+        ports = self._world.original(service).spec.ports if service is not None else ()
+        spoken = next((protocol(port) for port in ports if port.port == door.port), "")
+        if spoken not in ("tcp", "udp"):
+            return ""
+        return (
+            f"port {door.port} of Service {door.service} is {spoken}, which carries no key: the baseline answers there"
+        )
 
     def _late(self, namespace: str) -> list[str]:
         """Why the routers of a namespace are behind; nothing where there are none and none is needed."""
@@ -101,8 +126,6 @@ class RouteReports:
         service = self._world.services.get(Key(door.namespace, door.service))
         if service is None:
             return None  # it is gone: the sandbox's status will follow
-        if why := not_routable(self._world.original(service)):
-            return reasons.SERVICE_NOT_ROUTABLE, f"Service {door.service} cannot be routed by key: {why}"
         front = self._publisher.table.doors.get(door)
         if front is None:
             return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"
@@ -125,6 +148,10 @@ class RouteReports:
         if before != report:
             for callback in self._callbacks:
                 callback(kind, key)
+
+
+def _sentence(parts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(parts))
 
 
 def _others(service: Service) -> dict[int, int]:

@@ -24,7 +24,7 @@ from sandlane.sandbox import customize, names
 from sandlane.sandbox.errors import PlanError
 from sandlane.sandbox.resources import Making, make_fork, make_local_workload
 from sandlane.sandbox.services import Override, make_service, override
-from sandlane.world.records import Deployment, PodTemplate, Sandbox
+from sandlane.world.records import ContainerPort, Deployment, PodTemplate, Sandbox
 from sandlane.world.world import World
 
 
@@ -44,6 +44,8 @@ class PlannedFork(msgspec.Struct, frozen=True):
     deployment: Object | None = None
     services: tuple[Object, ...] = ()
     overrides: tuple[Override, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    """What its containers declare."""
     problem: Problem | None = None
 
 
@@ -176,7 +178,10 @@ class _Planner:
         ]
         services = tuple(stamped(service) for service in made if service is not None)
         deployment = stamped(deployment)
-        return msgspec.structs.replace(planned, deployment=deployment, services=services, overrides=overrides)
+        ports = tuple(template.spec.ports())
+        return msgspec.structs.replace(
+            planned, deployment=deployment, services=services, overrides=overrides, ports=ports
+        )
 
     def _overrides(self, baseline: Deployment, template: PodTemplate) -> tuple[Override, ...]:
         selecting = self._world.services_selecting(self._namespace, baseline.pod_labels)

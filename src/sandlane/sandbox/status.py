@@ -8,7 +8,6 @@ from datetime import datetime
 import msgspec
 
 from sandlane.api import reasons
-from sandlane.api.labels import ROUTER_PODS
 from sandlane.api.limits import Settings
 from sandlane.api.reasons import explained
 from sandlane.api.ttl import Expiry, expiry, format_time
@@ -25,9 +24,9 @@ from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Key, Resource
 from sandlane.runtime.conditions import find_condition
 from sandlane.runtime.verdicts import Verdict, verdict_of, with_verdicts
 from sandlane.sandbox import pods as pod_causes
+from sandlane.sandbox import traffic
 from sandlane.sandbox.plan import Plan, PlannedFork, Problem
-from sandlane.world.policies import Party, blocks_ingress
-from sandlane.world.records import ContainerPort, Deployment, Sandbox
+from sandlane.world.records import Deployment, Sandbox
 from sandlane.world.reports import RouteReport
 from sandlane.world.world import World
 
@@ -179,7 +178,8 @@ def _verdicts(
     }
     bad = next((each for each in found.values() if each.status is False), None)
     bad = bad or next((each for each in found.values() if each.status is None), None)
-    found["Ready"] = bad or Verdict(True, reasons.ALL_READY, _summary(forks, sandbox))
+    told = [_summary(forks, sandbox), found["RoutesProgrammed"].message]
+    found["Ready"] = bad or Verdict(True, reasons.ALL_READY, "; ".join(filter(None, told)))
     return found
 
 
@@ -262,13 +262,15 @@ def _routes(world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus,
     late = [fork for fork in forks if fork.services and not fork.ever_ready]
     if late:
         return Verdict(False, reasons.PROGRESSING, f"requests stay on the baseline until {_names(late)} is ready")
-    if (blocked := _blocked(world, sandbox, plan)) is not None:
+    if (blocked := traffic.blocked(world, sandbox, plan)) is not None:
         return _refusal(blocked)
     if seen.report is None:
         return Verdict(None, reasons.PENDING, "no router has answered yet")
     if _routes_of(forks) != _routes_of(sandbox.status.forks):
         return Verdict(False, reasons.PROGRESSING, reasons.TAKING_IN)  # what is reported is about the routes before
     if seen.report.programmed:
+        if (cut_off := traffic.cut_off(world, sandbox, plan)) is not None:
+            return Verdict(True, cut_off.reason, cut_off.message)
         return Verdict(True, seen.report.reason or reasons.PROGRAMMED, seen.report.message)
     reason = seen.report.reason or reasons.PROGRESSING
     return Verdict(False, reason, explained(reason, seen.report.message))
@@ -277,26 +279,6 @@ def _routes(world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus,
 def _routes_of(forks: tuple[ForkStatus, ...]) -> list[tuple[str, tuple[ServiceStatus, ...]]]:
     """What the route table is built from."""
     return [(fork.workload, fork.services) for fork in forks if fork.ever_ready]
-
-
-def _blocked(world: World, sandbox: Sandbox, plan: Plan) -> Problem | None:
-    """A NetworkPolicy that keeps routers from a fork's Pods."""
-    namespace = sandbox.metadata.namespace
-    if not world.network_policies.list(namespace):
-        return None
-    router = Party(namespace, ROUTER_PODS)
-    for fork in plan.forks:
-        if fork.deployment is None:
-            continue
-        target = Party(namespace, fork.deployment["spec"]["template"]["metadata"]["labels"])
-        for override in fork.overrides:
-            for port, number in override.ports:
-                container_port = ContainerPort(number if isinstance(number, int) else 0, str(number), port.protocol)
-                policy = blocks_ingress(world, target, container_port, router)
-                if policy is not None:
-                    what = f"NetworkPolicy {policy.metadata.name} lets no router reach the Pods of {fork.workload}"
-                    return Problem(reasons.POLICY_BLOCKS_TRAFFIC, f"{what} at port {number}")
-    return None
 
 
 def _phase(verdicts: Mapping[str, Verdict], forks: tuple[ForkStatus, ...]) -> str:

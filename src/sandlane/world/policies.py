@@ -36,16 +36,10 @@ def blocks_egress(world: World, source: Party, port: ContainerPort, target: Part
 
 
 def _blocks(world: World, party: Party, port: ContainerPort, other: Party, direction: str) -> NetworkPolicy | None:
-    selecting = [
-        policy
-        for policy in world.network_policies.list(party.namespace)
-        if direction in _types(policy) and selects(policy.spec.pod_selector, party.labels)
-    ]
+    selecting = _selecting(world.network_policies.list(party.namespace), direction, party)
     for policy in selecting:
-        rules = policy.spec.ingress if direction == "Ingress" else policy.spec.egress
-        for rule in rules or ():
-            peers = rule.from_ if direction == "Ingress" else rule.to
-            if _port_allowed(rule, port) and _peer_allowed(world, peers, other, party.namespace):
+        for rule in _rules(policy, direction):
+            if _port_allowed(rule, port) and _peer_allowed(world, _peers(rule, direction), other, party.namespace):
                 return None
     return selecting[0] if selecting else None
 
@@ -102,3 +96,78 @@ def _is_peer(world: World, peer: PolicyPeer, other: Party, namespace: str) -> bo
         if not selects(peer.namespace_selector, labels):
             return False
     return peer.pod_selector is None or selects(peer.pod_selector, other.labels)
+
+
+# -- what other Pods have, and these have not -------------------------------------------------------------------
+
+
+class Way(msgspec.Struct, frozen=True):
+    """Pods and the port at which they are reached; no port: only what they may reach themselves matters."""
+
+    party: Party
+    port: ContainerPort | None = None
+
+
+def lost_way(world: World, direction: str, had: Way, has: Way) -> NetworkPolicy | None:
+    """A policy that lets traffic in to (`Ingress`) or out of (`Egress`) Pods of `had`, for which those of `has` have none.
+
+    Both are in one namespace. Rules are compared as they are written, so two that say the same in other words differ.
+    """
+    policies = world.network_policies.list(has.party.namespace)
+    selecting = _selecting(policies, direction, has.party)
+    if not selecting:
+        return None
+    granted = [rule for policy in selecting for rule in _rules(policy, direction)]
+    before = _selecting(policies, direction, had.party)
+    if not before:  # everything was allowed
+        return None if _granted(PolicyRule(), direction, had, has, granted) else selecting[0]
+    for policy in before:
+        if not all(_granted(rule, direction, had, has, granted) for rule in _rules(policy, direction)):
+            return policy
+    return None
+
+
+def lost_peer(world: World, direction: str, had: Way, has: Way) -> NetworkPolicy | None:
+    """A policy that lets other Pods of the namespace be reached from (`Ingress`) or reach (`Egress`) `had`, but not `has`."""
+    namespace = has.party.namespace
+    policies = [policy for policy in world.network_policies.list(namespace) if direction in _types(policy)]
+    for policy in policies:
+        same = [each for each in policies if each.spec.pod_selector in (policy.spec.pod_selector, LabelSelector())]
+        granted = [rule for each in same for rule in _rules(each, direction)]
+        for rule in _rules(policy, direction):
+            peers = _peers(rule, direction)
+            named = peers and any(p.ip_block is None and _is_peer(world, p, had.party, namespace) for p in peers)
+            if not named or (had.port is not None and not _port_allowed(rule, had.port)):
+                continue
+            if not any(
+                _peer_allowed(world, _peers(each, direction), has.party, namespace) and _ports_granted(rule, each, has)
+                for each in granted
+            ):
+                return policy
+    return None
+
+
+def _selecting(policies: Iterable[NetworkPolicy], direction: str, party: Party) -> list[NetworkPolicy]:
+    return [p for p in policies if direction in _types(p) and selects(p.spec.pod_selector, party.labels)]
+
+
+def _rules(policy: NetworkPolicy, direction: str) -> tuple[PolicyRule, ...]:
+    return (policy.spec.ingress if direction == "Ingress" else policy.spec.egress) or ()
+
+
+def _peers(rule: PolicyRule, direction: str) -> tuple[PolicyPeer, ...] | None:
+    return rule.from_ if direction == "Ingress" else rule.to
+
+
+def _granted(rule: PolicyRule, direction: str, had: Way, has: Way, granted: Iterable[PolicyRule]) -> bool:
+    """Whether what a rule allows to `had` is allowed to `has` too."""
+    if had.port is not None and not _port_allowed(rule, had.port):
+        return True
+    peers = _peers(rule, direction)
+    return any(_peers(each, direction) in (peers, None, ()) and _ports_granted(rule, each, has) for each in granted)
+
+
+def _ports_granted(rule: PolicyRule, other: PolicyRule, has: Way) -> bool:
+    if has.port is not None:
+        return _port_allowed(other, has.port)
+    return not other.ports or other.ports == rule.ports

@@ -1,0 +1,92 @@
+"""What is reported of a sandbox's routes when some of what it replaces cannot be routed by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sandlane.kube.resource import Key
+from sandlane.routing.build import build, overrides
+from sandlane.routing.report import RouteReport, RouteReports
+from sandlane.routing.table import Door, Override
+from sandlane.world.world import World
+from support.routed import NAMESPACE, baseline, sandbox, service
+
+
+class Served:
+    """A publisher whose routers serve the table that the world asks for."""
+
+    def __init__(self, world: World) -> None:
+        self.table = build(world)
+        self._overrides = overrides(world)
+
+    def routes(self, key: str) -> dict[Door, Override]:
+        found = {door: keys.get(key) for door, keys in self._overrides.items()}
+        return {door: override for door, override in found.items() if override is not None}
+
+    def held(self) -> dict[str, Any]:
+        return {}
+
+    def routers(self, namespace: str) -> list[str]:
+        return ["router"]
+
+    def behind(self, namespace: str) -> list[str]:
+        return []
+
+    def subscribe(self, callback: Callable[[str], None]) -> None: ...
+
+
+def report(*objects: dict[str, Any]) -> RouteReport:
+    """The report of sandbox `a`."""
+    world = World.of(objects)
+    told = RouteReports(world, Served(world)).sandbox(Key(NAMESPACE, "a"))  # type: ignore[arg-type]
+    assert told is not None
+    return told
+
+
+def replacing(*services: str) -> Any:
+    """A sandbox whose fork stands in for these Services."""
+    made = [{"from": name, "to": f"{name}-a", "ports": [{"port": 80, "name": "http"}]} for name in services]
+    return sandbox("a", fork={"services": made})
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"clusterIP": "None"}, "headless"),
+        ({"internalTrafficPolicy": "Local"}, "Local"),
+        ({"externalTrafficPolicy": "Local", "type": "NodePort"}, "Local"),
+        ({"selector": None}, "no selector"),
+        ({"type": "ExternalName", "externalName": "x.test"}, "ExternalName"),
+    ],
+)
+def test_what_cannot_be_routed_harms_nothing_else(spec: dict[str, Any], why: str) -> None:
+    """The routes of the other Services are programmed, and the report says of which Service they are not, and why."""
+    other = service("other", turned=False)
+    other[0]["spec"] |= spec
+    told = report(*baseline(), *other, *replacing("eta", "other"))
+    assert told.programmed
+    assert told.reason == "ServiceNotRoutable"
+    assert told.message.startswith("Service other cannot be routed by key: ")
+    assert why in told.message
+
+
+def test_nothing_that_can_be_routed_is_no_success() -> None:
+    """Where no Service of the sandbox can be routed, its routes are not programmed."""
+    other = service("other", turned=False)
+    other[0]["spec"]["clusterIP"] = "None"
+    told = report(*other, *replacing("other"))
+    assert not told.programmed
+    assert told.reason == "ServiceNotRoutable"
+
+
+@pytest.mark.parametrize("port", [{"name": "dns", "protocol": "UDP"}, {"name": "tcp-db"}, {"appProtocol": "tls"}])
+def test_ports_without_a_key_are_named(port: dict[str, str]) -> None:
+    """A port whose protocol carries no key is programmed as it can be, and said to stay on the baseline."""
+    told = report(*baseline(port=port), *replacing("eta"))
+    assert told.programmed
+    assert told.reason == "ServiceNotRoutable"
+    assert "port 80 of Service eta" in told.message
+    assert "the baseline answers there" in told.message

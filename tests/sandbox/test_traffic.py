@@ -1,0 +1,98 @@
+"""NetworkPolicies that cut off a fork or its router are recognised; those that do not are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandlane.kube.resource import Object
+from sandlane.sandbox.plan import make_plan
+from sandlane.sandbox.traffic import blocked, cut_off
+from sandlane.world.world import World
+from support.sandboxes import NAMESPACE, deployment, fork, sandbox, service
+
+ROUTER = {"podSelector": {"matchLabels": {"sandlane.dev/router": "true"}}}
+FORKS = {"podSelector": {"matchLabels": {"app.kubernetes.io/managed-by": "sandlane"}}}
+FRONTEND = {"podSelector": {"matchLabels": {"app": "frontend"}}}
+ROUTE = {"podSelector": {"matchLabels": {"app": "route"}}}
+ANYONE: Object = {"podSelector": {}}
+DATABASE = {"podSelector": {"matchLabels": {"app": "database"}}}
+
+
+def policy(name: str, direction: str, selected: Object, *rules: Object) -> Object:
+    """A NetworkPolicy of one direction."""
+    spec = {"policyTypes": [direction], direction.lower(): list(rules)} | selected
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def into(selected: Object, *peers: Object, name: str = "in", ports: Any = None) -> Object:
+    """These may come in."""
+    rule: Object = ({"from": list(peers)} if peers else {}) | ({"ports": ports} if ports else {})
+    return policy(name, "Ingress", selected, rule)
+
+
+def out(selected: Object, *peers: Object, name: str = "out", ports: Any = None) -> Object:
+    """There they may go."""
+    rule: Object = ({"to": list(peers)} if peers else {}) | ({"ports": ports} if ports else {})
+    return policy(name, "Egress", selected, rule)
+
+
+def found(*policies: Object, kept: str = "^none$") -> tuple[str, str]:
+    """What blocks the requests, and what the fork is cut off from, each as the policy's name."""
+    obj = sandbox("new-eta", fork() | {"preservedLabels": [kept]})
+    obj["metadata"]["uid"] = "u"
+    labels = {"metadata": {"labels": {"app": "route", "team": "eta"}}}
+    base = deployment(template=deployment()["spec"]["template"] | labels)
+    world = World.of([obj, base, service(), *policies])
+    own = world.sandboxes.list()[0]
+    plan = make_plan(world, own)
+    problems = [blocked(world, own, plan), cut_off(world, own, plan)]
+    blocking, cutting = (problem.message.split()[1] if problem else "" for problem in problems)
+    assert all(problem is None or problem.reason == "PolicyBlocksTraffic" for problem in problems)
+    return blocking, cutting
+
+
+DENY_IN, DENY_OUT = policy("deny", "Ingress", ANYONE), policy("deny", "Egress", ANYONE)
+OPEN = into(FORKS, name="open")
+PORTS = [{"port": 8083}]
+CASES: dict[str, tuple[list[Object], tuple[str, str]]] = {
+    "none": ([], ("", "")),
+    "nobody comes in": ([DENY_IN], ("deny", "")),
+    "the router reaches forks": ([DENY_IN, into(FORKS, ROUTER)], ("", "")),
+    "callers reach the baseline only": (
+        [DENY_IN, into(FORKS | {}, ROUTER), into(ROUTE, FRONTEND, name="front")],
+        ("front", ""),
+    ),
+    "callers reach the router too": (
+        [DENY_IN, into(FORKS, ROUTER), into(ROUTE, FRONTEND, name="front"), into(ROUTER, FRONTEND, name="router")],
+        ("", ""),
+    ),
+    "callers reach every port": ([into(ANYONE, FRONTEND), OPEN], ("", "")),
+    "callers reach one port": ([into(ANYONE, FRONTEND, ports=PORTS), into(FORKS, ROUTER, name="r")], ("in", "")),
+    "callers may go to the baseline only": ([out(FRONTEND, ROUTE)], ("out", "")),
+    "callers may go to both": ([out(FRONTEND, ROUTE), out(FRONTEND, ROUTER, name="also")], ("", "")),
+    "callers may go anywhere": ([out(FRONTEND)], ("", "")),
+    "the router may not go out": ([policy("shut", "Egress", ROUTER)], ("shut", "")),
+    "the fork may not go out": ([DENY_OUT, out(ROUTER, name="r"), out(ROUTE, DATABASE, name="db")], ("", "db")),
+    "the fork may go out": ([DENY_OUT, out(FORKS, name="all"), out(ROUTE, DATABASE, name="db")], ("", "")),
+    "others let the baseline in only": ([into(DATABASE, ROUTE, name="db")], ("", "db")),
+    "others let everyone in": ([into(DATABASE, ANYONE, name="db")], ("", "")),
+    "others let both in": ([into(DATABASE, ROUTE, name="db"), into(DATABASE, FORKS, name="forks")], ("", "")),
+    "other ports": ([into(ROUTE, FRONTEND, ports=[{"port": 1}]), into(FORKS, ROUTER, name="r")], ("", "")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_policies(case: str) -> None:
+    """Which policy keeps requests from the fork, and which keeps the fork from what its baseline may reach."""
+    policies, expected = CASES[case]
+    assert found(*policies) == expected
+
+
+def test_a_kept_label_helps() -> None:
+    """A fork that keeps the label that a policy goes by is not cut off."""
+    team = {"podSelector": {"matchLabels": {"team": "eta"}}}
+    assert found(into(DATABASE, team, name="db")) == ("", "db")
+    assert found(into(DATABASE, team, name="db"), kept="^team$") == ("", "")
