@@ -13,10 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
@@ -27,7 +23,8 @@ from sandlane.kube.http import HttpTransport
 from sandlane.kube.pods import port_forward
 from sandlane.kube.resource import PODS, Key
 from sandlane.kube.transport import Request
-from sandlane.runtime.certificates import KeyPair, load_pair, make_ca, make_serving, server_context
+from sandlane.runtime.certificates import load_pair, make_serving, server_context
+from sandlane.runtime.signing import CLIENT, KeyPair, make_ca, make_pair, subject_of
 
 NOW = datetime.now(UTC)
 CA = make_ca("test", NOW)
@@ -36,23 +33,7 @@ SERVER = make_serving(CA, ["127.0.0.1", "api.example"], NOW)
 
 def make_client(name: str) -> KeyPair:
     """A client's certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = serialization.load_pem_private_key(CA.key, None)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(CA.parsed.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(hours=1))
-        .not_valid_after(NOW + timedelta(days=1))
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-    )
-    pem = serialization.Encoding.PEM
-    return KeyPair(
-        builder.sign(signer, hashes.SHA256()).public_bytes(pem),  # type: ignore[arg-type]
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
+    return make_pair(CA, subject_of(name), [], [CLIENT], NOW, timedelta(days=1))
 
 
 class Backend:

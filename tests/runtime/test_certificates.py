@@ -13,15 +13,14 @@ from cryptography import x509
 
 from sandlane.kube.resource import SECRETS
 from sandlane.runtime.certificates import (
-    CA_LIFE,
     LIFE,
     Certificates,
     FileCertificates,
     SecretCertificates,
-    make_ca,
     make_serving,
     renewed,
 )
+from sandlane.runtime.signing import CA_LIFE, make_ca
 from sandlane.testing.clock import START, ManualClock
 
 NAMES = ["webhook.d.svc", "127.0.0.1"]

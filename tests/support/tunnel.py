@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
 
 from sandlane.laptop.dialler import Dialler, TunnelState, direct
 from sandlane.laptop.inbound import Inbound, LocalTarget, inbound_bootstrap
 from sandlane.routing.envoy.binary import envoy_binary
-from sandlane.runtime.certificates import KeyPair
+from sandlane.runtime.signing import SERVER, key_pem, make_ca, make_pair, new_key, subject_of
 from sandlane.tunnel import bootstrap, identity, routes
 from sandlane.tunnel.authority import Authority
 
@@ -42,47 +40,20 @@ class Pki:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.key = identity.new_key()
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-        self.certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self.key.public_key())
-            .serial_number(1)
-            .not_valid_before(NOW - datetime.timedelta(days=1))
-            .not_valid_after(NOW + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
+        self.ca = make_ca("test CA", NOW)
+        server = make_pair(
+            self.ca, subject_of("tunnel"), [x509.DNSName("tunnel")], [SERVER], NOW, datetime.timedelta(days=1)
         )
-        (folder / "ca.crt").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-        self._server()
-
-    def _server(self) -> None:
-        key = identity.new_key()
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tunnel")]))
-            .issuer_name(self.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(2)
-            .not_valid_before(NOW - datetime.timedelta(days=1))
-            .not_valid_after(NOW + datetime.timedelta(days=1))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName("tunnel")]),
-                critical=False,
-            )
-            .sign(self.key, hashes.SHA256())
-        )
-        (self.folder / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (self.folder / "tls.key").write_bytes(identity.key_pem(key))
+        (folder / "ca.crt").write_bytes(self.ca.certificate)
+        (folder / "tls.crt").write_bytes(server.certificate)
+        (folder / "tls.key").write_bytes(server.key)
 
     def client(self, uid: str, lifetime: datetime.timedelta = datetime.timedelta(hours=1)) -> ssl.SSLContext:
         """A TLS context with a certificate for `uid`, made as the manager makes it."""
-        key = identity.new_key()
-        pem = identity.sign(identity.signing_request(key, uid), self.certificate, self.key, NOW, lifetime, 3)
+        key = new_key()
+        pem = identity.sign(identity.signing_request(key, uid), self.ca, NOW, lifetime)
         path = self.folder / f"{uid}-{lifetime.total_seconds():.0f}.pem"
-        path.write_bytes(pem + identity.key_pem(key))
+        path.write_bytes(pem + key_pem(key))
         context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         context.load_cert_chain(path)
         return context
@@ -181,9 +152,7 @@ class Tunnel:
 
     def router(self) -> ssl.SSLContext:
         """A TLS context as a router has it."""
-        pair = Authority(KeyPair((self.folder / "ca.crt").read_bytes(), identity.key_pem(self.pki.key))).router_pair(
-            NOW
-        )
+        pair = Authority(self.pki.ca).router_pair(NOW)
         path = self.folder / "router.pem"
         path.write_bytes(pair.certificate + pair.key)
         context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))

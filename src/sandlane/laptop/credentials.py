@@ -20,6 +20,7 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.errors import KubeError
 from sandlane.kube.resource import CERTIFICATE_SIGNING_REQUESTS
 from sandlane.laptop.errors import ConnectError
+from sandlane.runtime.signing import key_pem, new_key
 from sandlane.tunnel import identity
 
 log = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ class Credentials:
         self._clock = clock
         self._rng = rng
         self._ca = ca
-        self._key = identity.new_key()
+        self._key = new_key()
         self._context: ssl.SSLContext | None = None
         self._certificate: x509.Certificate | None = None
         self._asking = asyncio.Lock()
@@ -81,7 +82,7 @@ class Credentials:
 
     async def _renew(self) -> None:
         pem = await self._signed()
-        self._context = tls_context(pem + identity.key_pem(self._key), self._ca)
+        self._context = tls_context(pem + key_pem(self._key), self._ca)
         self._certificate = x509.load_pem_x509_certificate(pem)
 
     async def _signed(self) -> bytes:

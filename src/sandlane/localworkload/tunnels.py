@@ -16,10 +16,10 @@ from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions
 from sandlane.routing.tunnels import ROUTER_PAIR, TRUST
-from sandlane.runtime.certificates import KeyPair
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
+from sandlane.runtime.signing import KeyPair
 from sandlane.tunnel.authority import Authority, load_authority
 from sandlane.tunnel.bootstrap import NODE_CLUSTER, ServerOptions
 from sandlane.tunnel.publish import server_resources, tls_pair, trust

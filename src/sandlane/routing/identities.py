@@ -20,8 +20,9 @@ from sandlane.kube.clock import Clock
 from sandlane.kube.errors import NotFound
 from sandlane.kube.resource import SECRETS, Key, Object
 from sandlane.routing.envoy.identity import identity_in, secret, uri
-from sandlane.runtime.certificates import Certificates, KeyPair, SecretCertificates, due, issued, make_client
+from sandlane.runtime.certificates import Certificates, SecretCertificates, due, issued, make_client
 from sandlane.runtime.result import TransientError
+from sandlane.runtime.signing import KeyPair
 
 log = structlog.get_logger(__name__)
 

@@ -19,36 +19,21 @@ import msgspec
 import structlog
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
 
 from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from sandlane.kube.resource import SECRETS, Object
+from sandlane.runtime.signing import CLIENT, SERVER, KeyPair, make_ca, make_pair, subject_of
 
 log = structlog.get_logger(__name__)
 
-CA_LIFE = timedelta(days=3650)
 LIFE = timedelta(days=90)
 RENEW = 2 / 3
 """The part of its life after which a certificate is renewed."""
-BACKDATED = timedelta(hours=1)
 LOOK = 60.0
 SOON = 2.0
-
-
-class KeyPair(msgspec.Struct, frozen=True):
-    """A certificate and its private key, as PEM."""
-
-    certificate: bytes
-    key: bytes
-
-    @property
-    def parsed(self) -> x509.Certificate:
-        """The (first) certificate."""
-        return x509.load_pem_x509_certificate(self.certificate)
 
 
 class Certificates(msgspec.Struct, frozen=True):
@@ -59,44 +44,15 @@ class Certificates(msgspec.Struct, frozen=True):
     bundle: bytes
 
 
-def make_ca(name: str, now: datetime) -> KeyPair:
-    """A certificate authority of our own."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = (
-        _builder(subject, subject, key, now, CA_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign=True), critical=True)
-    )
-    return _pair(builder.sign(key, hashes.SHA256()), key)
-
-
 def make_serving(ca: KeyPair, names: Iterable[str], now: datetime) -> KeyPair:
     """A serving certificate for DNS names and IP addresses, signed by a CA."""
     names = list(names)
-    return _make(ca, names[0], [_general(name) for name in names], ExtendedKeyUsageOID.SERVER_AUTH, now)
+    return make_pair(ca, subject_of(names[0]), [_general(name) for name in names], [SERVER], now, LIFE)
 
 
 def make_client(ca: KeyPair, uri: str, now: datetime) -> KeyPair:
     """A client certificate that names its holder by a URI, signed by a CA."""
-    return _make(ca, "client", [x509.UniformResourceIdentifier(uri)], ExtendedKeyUsageOID.CLIENT_AUTH, now)
-
-
-def _make(
-    ca: KeyPair, name: str, names: list[x509.GeneralName], usage: x509.ObjectIdentifier, now: datetime
-) -> KeyPair:
-    key = ec.generate_private_key(ec.SECP256R1())
-    signer = serialization.load_pem_private_key(ca.key, None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    builder = (
-        _builder(subject, ca.parsed.subject, key, now, LIFE)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(sign=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    )
-    return _pair(builder.sign(signer, hashes.SHA256()), key)
+    return make_pair(ca, subject_of("client"), [x509.UniformResourceIdentifier(uri)], [CLIENT], now, LIFE)
 
 
 def renewed(old: Certificates | None, ca_name: str, names: Iterable[str], now: datetime) -> Certificates:
@@ -294,37 +250,3 @@ def _general(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, life: timedelta
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + life)
-    )
-
-
-def _usage(*, sign: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign,
-        key_cert_sign=sign,
-        crl_sign=sign,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
-    pem = serialization.Encoding.PEM
-    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return KeyPair(certificate.public_bytes(pem), key.private_bytes(pem, *plain))

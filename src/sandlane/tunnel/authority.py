@@ -6,15 +6,12 @@ import base64
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sandlane.api.labels import MANAGED_BY, MANAGER
 from sandlane.kube.client import Client
 from sandlane.kube.errors import AlreadyExists, NotFound
 from sandlane.kube.resource import SECRETS, Object
-from sandlane.runtime.certificates import KeyPair, make_ca
+from sandlane.runtime.signing import CLIENT, SERVER, KeyPair, make_ca, make_pair, subject_of
 from sandlane.tunnel import identity
 from sandlane.tunnel.bootstrap import ROUTER_NAME, SERVER_NAME
 
@@ -27,14 +24,10 @@ class Authority:
 
     def __init__(self, ca: KeyPair) -> None:
         self.ca = ca
-        key = serialization.load_pem_private_key(ca.key, None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self._key = key
 
     def sign_laptop(self, request: bytes, now: datetime, lifetime: timedelta) -> bytes:
         """A laptop's certificate for its signing request. Raises `identity.IdentityError`."""
-        serial = x509.random_serial_number()
-        return identity.sign(request, self.ca.parsed, self._key, now, lifetime, serial)
+        return identity.sign(request, self.ca, now, lifetime)
 
     def server_pair(self, now: datetime) -> KeyPair:
         """For the tunnel servers."""
@@ -45,22 +38,7 @@ class Authority:
         return self._pair(ROUTER_NAME, now)
 
     def _pair(self, name: str, now: datetime) -> KeyPair:
-        key = identity.new_key()
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(self.ca.parsed.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + PAIR_LIFE)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), identity.key_pem(key))
+        return make_pair(self.ca, subject_of(name), [x509.DNSName(name)], [SERVER, CLIENT], now, PAIR_LIFE)
 
 
 async def load_authority(client: Client, namespace: str, now: datetime) -> Authority:

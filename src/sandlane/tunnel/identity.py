@@ -7,13 +7,15 @@ SubjectAccessReview.
 
 from __future__ import annotations
 
-import datetime
 import re
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sandlane.runtime import signing
+from sandlane.runtime.signing import CLIENT, KeyPair, PublicKey, subject_of
 
 SIGNER = "sandlane.dev/tunnel"
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -23,23 +25,11 @@ class IdentityError(ValueError):
     """A certificate signing request that is not one of a tunnel; the message says why."""
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
-    """A fresh P-256 key."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The key as unencrypted PKCS#8 PEM."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def signing_request(key: ec.EllipticCurvePrivateKey, uid: str) -> bytes:
     """A PEM certificate signing request for the tunnel of the LocalWorkload with this uid."""
     return (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uid)]))
+        .subject_name(subject_of(uid))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(uid)]), critical=False)
         .sign(key, hashes.SHA256())
         .public_bytes(serialization.Encoding.PEM)
@@ -64,31 +54,13 @@ def requested_uid(pem: bytes) -> str:
     return dns[0]
 
 
-def sign(
-    pem: bytes,
-    ca_certificate: x509.Certificate,
-    ca_key: ec.EllipticCurvePrivateKey,
-    now: datetime.datetime,
-    lifetime: datetime.timedelta,
-    serial: int,
-) -> bytes:
-    """A PEM client certificate for a signing request, valid from five minutes ago (clocks differ) for `lifetime`.
+def sign(pem: bytes, ca: KeyPair, now: datetime, lifetime: timedelta) -> bytes:
+    """A PEM client certificate for a signing request, valid for `lifetime`.
 
     Raises `IdentityError` as `requested_uid` does; nothing of the request but its key and the uid is taken over.
     """
     uid = requested_uid(pem)
-    request = x509.load_pem_x509_csr(pem)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, uid)]))
-        .issuer_name(ca_certificate.subject)
-        .public_key(request.public_key())
-        .serial_number(serial)
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(uid)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM)
+    key = x509.load_pem_x509_csr(pem).public_key()
+    if not isinstance(key, PublicKey):
+        raise IdentityError(f"keys of the kind {type(key).__name__} are not signed")
+    return signing.sign(ca, key, subject_of(uid), [x509.DNSName(uid)], [CLIENT], now, lifetime)

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 
 from sandlane.routing.envoy.delta import ROUTES, SECRETS
 from sandlane.routing.tunnels import TRUST
-from sandlane.runtime.certificates import KeyPair
+from sandlane.runtime.signing import KeyPair
 from sandlane.tunnel.bootstrap import SERVER_PAIR
 from sandlane.tunnel.routes import front_routes, ingress_routes
 

@@ -18,8 +18,9 @@ from sandlane.routing.envoy.delta import CLUSTER
 from sandlane.routing.envoy.identity import SERVER, identity_in, may_join, secret
 from sandlane.routing.envoy.server import XdsServer, credentials
 from sandlane.routing.identities import Identities
-from sandlane.runtime.certificates import Certificates, KeyPair, renewed
+from sandlane.runtime.certificates import Certificates, renewed
 from sandlane.runtime.result import TransientError
+from sandlane.runtime.signing import KeyPair
 from sandlane.testing.clock import ManualClock
 from sandlane.testing.cluster import FakeCluster
 from support.xds import channel, stream

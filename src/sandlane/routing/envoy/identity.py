@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from sandlane.kube.resource import Object
-from sandlane.runtime.certificates import KeyPair
+from sandlane.runtime.signing import KeyPair
 
 Config = dict[str, Any]
 SERVER = "xds.sandlane"

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sandlane.local.apiserver.auth.authenticator import Authenticator
 from sandlane.local.apiserver.auth.user import ADMIN
 from sandlane.local.apiserver.http import HttpFront
-from sandlane.local.apiserver.pki import ClusterPki, key_pem, write_private
+from sandlane.local.apiserver.pki import ClusterPki, write_private
+from sandlane.runtime.signing import key_pem
 
 WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 

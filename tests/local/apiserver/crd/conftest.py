@@ -15,7 +15,8 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sandlane.local.apiserver.pki import ClusterPki, key_pem
+from sandlane.local.apiserver.pki import ClusterPki
+from sandlane.runtime.signing import key_pem
 
 Object = dict[str, Any]
 GROUP = "shapes.example.test"

@@ -20,12 +20,13 @@ from cryptography.x509.oid import NameOID
 from sandlane.kube.clock import Clock, timestamp
 from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver.auth.user import MASTERS
-from sandlane.local.apiserver.pki import ClusterPki, PublicKey
+from sandlane.local.apiserver.pki import ClusterPki
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.resource_type import StorageKey
 from sandlane.local.apiserver.status import StatusError
 from sandlane.local.apiserver.store.objects import Event, ObjectStore
 from sandlane.local.apiserver.writer import Write, Writer
+from sandlane.runtime.signing import PublicKey
 
 log = structlog.get_logger(__name__)
 

@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from sandlane.kube.clock import Clock
 from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver.auth.user import AUTHENTICATED, User, service_account_groups, service_account_name
-from sandlane.local.apiserver.pki import key_pem, write_private
+from sandlane.local.apiserver.pki import write_private
 from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.runtime.signing import key_pem
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 CONFIGURATION_PATH = "/.well-known/openid-configuration"
