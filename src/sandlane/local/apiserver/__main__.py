@@ -6,7 +6,7 @@ SIGTERM ends it in good order; SIGUSR1 makes it forget its history, as compactio
 
 from __future__ import annotations
 
-import sandlane.slim  # isort: skip  # noqa: F401 - before structlog and cel
+import sandlane.slim  # isort: skip  # noqa: F401 - before structlog
 
 import argparse
 import asyncio

@@ -96,7 +96,7 @@ class ApiServer:
         rbac = Rbac(store)
         self._caller = Caller(store)
         checks = Escalation(rbac).check, SigningRights(rbac).check
-        self.admission = AdmissionChain(store, self.registry, self._caller, rng, checks)
+        self.admission = AdmissionChain(store, self.registry, self._caller, rng, checks, rbac)
         self.writer.admission = self.admission
         self.deleter = Deleter(self.writer)
         definitions = self._type("apiextensions.k8s.io", "v1", "customresourcedefinitions")

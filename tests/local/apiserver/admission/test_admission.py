@@ -268,3 +268,20 @@ async def test_audit_annotations_are_nobodys_business(hooks: Hooks) -> None:
     await hooks.add("log", lambda request: {"allowed": True, "auditAnnotations": {"k": "v"}})
     made = await create(hooks, config())
     assert "annotations" not in made["metadata"]
+
+
+async def test_expressions_may_ask_for_rights_and_are_typed(hooks: Hooks) -> None:
+    """`authorizer` knows what the writer and others may do; a field that a request has not is refused with the policy."""
+    asks = (
+        "authorizer.requestResource.check('create').allowed()"
+        " && authorizer.path('/healthz').check('get').allowed()"
+        " && !authorizer.serviceAccount('d', 'x').group('').resource('secrets').namespace('d').check('get').allowed()"
+    )
+    await policy(hooks, validations=[{"expression": asks}])
+    await create(hooks, config())
+    with pytest.raises(ApiError, match="undefined field 'nope'"):
+        await policy(hooks, matchConditions=[{"name": "n", "expression": "request.nope == 'x'"}])
+    with pytest.raises(ApiError, match="undefined field 'later'"):
+        await policy(hooks, variables=[{"name": "a", "expression": "variables.later"}])
+    with pytest.raises(ApiError, match="must evaluate to bool"):
+        await policy(hooks, validations=[{"expression": "'x'"}])

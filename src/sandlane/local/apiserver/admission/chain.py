@@ -8,6 +8,7 @@ from sandlane.kube.resource import Object
 from sandlane.local.apiserver.admission.attributes import Attributes, Matcher
 from sandlane.local.apiserver.admission.policies import Policies
 from sandlane.local.apiserver.admission.webhooks import Webhooks
+from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.webhook_calls import Caller
@@ -21,11 +22,17 @@ class AdmissionChain:
     """Admission of one server. Writes of the server itself (without a user) are not asked about."""
 
     def __init__(
-        self, store: ObjectStore, registry: Registry, caller: Caller, rng: Randomness, checks: Iterable[Check]
+        self,
+        store: ObjectStore,
+        registry: Registry,
+        caller: Caller,
+        rng: Randomness,
+        checks: Iterable[Check],
+        rbac: Rbac,
     ) -> None:
         matcher = Matcher(store, registry)
-        self._webhooks = Webhooks(store, matcher, caller, rng)
-        self._policies = Policies(store, registry, matcher)
+        self._webhooks = Webhooks(store, matcher, caller, rng, rbac)
+        self._policies = Policies(store, registry, matcher, rbac)
         self._checks = tuple(checks)
 
     async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:

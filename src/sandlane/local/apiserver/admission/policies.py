@@ -15,6 +15,8 @@ from sandlane.kube.resource import Key, Object
 from sandlane.kube.selectors import matches, selector_of
 from sandlane.local.apiserver.admission.attributes import EXEMPT_GROUP, Attributes, Matcher
 from sandlane.local.apiserver.admission.expressions import ExpressionFailed, conditions_hold, evaluate, scope_of
+from sandlane.local.apiserver.auth.rbac import Rbac
+from sandlane.local.apiserver.cel.scopes import Variables, of_policy
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.resource_type import StorageKey
 from sandlane.local.apiserver.status import StatusError, forbidden
@@ -31,10 +33,11 @@ _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityT
 class Policies:
     """Evaluates the policies in the store."""
 
-    def __init__(self, store: ObjectStore, registry: Registry, matcher: Matcher) -> None:
+    def __init__(self, store: ObjectStore, registry: Registry, matcher: Matcher, rbac: Rbac) -> None:
         self._store = store
         self._registry = registry
         self._matcher = matcher
+        self._rbac = rbac
 
     async def validate(self, at: Attributes) -> None:
         """Raises `StatusError` when a policy denies."""
@@ -92,29 +95,34 @@ class Policies:
         """Message and reason of each validation that fails."""
         spec = policy["spec"]
         ignores = spec.get("failurePolicy") == "Ignore"
-        scope: dict[str, Any] = {**scope_of(at, self._matcher.namespace(at)), "params": params}
+        takes = bool(spec.get("paramKind"))
+        scope: dict[str, Any] = {**scope_of(at, self._rbac, self._matcher.namespace(at)), "params": params}
         try:
-            if not conditions_hold(spec.get("matchConditions") or (), scope):
+            if not conditions_hold(spec.get("matchConditions") or (), scope, of_policy(params=takes, variables=None)):
                 return
         except ExpressionFailed as error:
             if not ignores:
                 yield str(error), ""
             return
         scope["variables"] = variables = {}
+        named: list[str] = []
         for variable in spec.get("variables") or ():
             try:
-                variables[variable["name"]] = evaluate(variable["expression"], scope)
+                known = of_policy(params=takes, variables=named)
+                named.append(variable["name"])
+                variables[variable["name"]] = evaluate(variable["expression"], scope, known)
             except ExpressionFailed as error:  # counts where it is used
                 log.debug("policy_variable_failed", policy=policy["metadata"]["name"], error=str(error))
+        known = of_policy(params=takes, variables=named)
         for validation in spec.get("validations") or ():
             try:
-                passed = evaluate(validation["expression"], scope) is True
+                passed = evaluate(validation["expression"], scope, known) is True
             except ExpressionFailed as error:
                 if not ignores:
                     yield str(error), ""
                 continue
             if not passed:
-                yield _message(validation, scope), validation.get("reason") or ""
+                yield _message(validation, scope, known), validation.get("reason") or ""
 
     @staticmethod
     def _act(policy: Object, binding: Object, at: Attributes, message: str, reason: str) -> None:
@@ -135,10 +143,10 @@ class Policies:
             raise StatusError(_CODES.get(reason, 422), reason, refused.message, details)
 
 
-def _message(validation: Object, scope: dict[str, Any]) -> str:
+def _message(validation: Object, scope: dict[str, Any], known: Variables) -> str:
     if expression := validation.get("messageExpression"):
         try:
-            made = evaluate(expression, scope)
+            made = evaluate(expression, scope, known)
         except ExpressionFailed as error:  # falls back to the plain message, as the API says
             log.debug("message_expression_failed", error=str(error))
         else:

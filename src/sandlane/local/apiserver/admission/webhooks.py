@@ -21,6 +21,7 @@ from sandlane.kube.resource import Object
 from sandlane.local.apiserver.admission.attributes import EXEMPT_GROUP, Attributes, Matcher, user_info
 from sandlane.local.apiserver.admission.expressions import ExpressionFailed, conditions_hold, scope_of
 from sandlane.local.apiserver.admission.review import decoded_patch, review
+from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.metadata import new_uid
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
 from sandlane.local.apiserver.status import StatusError, bad_request, internal
@@ -44,11 +45,12 @@ class Call(NamedTuple):
 class Webhooks:
     """Asks the webhooks that are configured in the store."""
 
-    def __init__(self, store: ObjectStore, matcher: Matcher, caller: Caller, rng: Any) -> None:
+    def __init__(self, store: ObjectStore, matcher: Matcher, caller: Caller, rng: Any, rbac: Rbac) -> None:
         self._store = store
         self._matcher = matcher
         self._caller = caller
         self._rng = rng
+        self._rbac = rbac
 
     async def mutate(self, at: Attributes) -> Object | None:
         """The object as the webhooks leave it: the same one when none changed it. Raises `StatusError`."""
@@ -92,13 +94,12 @@ class Webhooks:
                 if self._condition_holds(hook, at):
                     yield Call(hook, type_)
 
-    @staticmethod
-    def _condition_holds(hook: Object, at: Attributes) -> bool:
+    def _condition_holds(self, hook: Object, at: Attributes) -> bool:
         conditions = hook.get("matchConditions")
         if not conditions:
             return True
         try:
-            return conditions_hold(conditions, scope_of(at))
+            return conditions_hold(conditions, scope_of(at, self._rbac))
         except ExpressionFailed as error:
             if hook.get("failurePolicy") == "Ignore":
                 return False

@@ -1,143 +1,164 @@
-"""How much work a CEL expression can be: loops within loops over large values are refused before they run. Pure.
+"""What rules can cost at most, by the limits that their schema sets: checked when a definition is written. Pure.
 
-An estimate from above: every loop goes over the largest list or map in sight; a loop over a part of another loop's item (a walk down a
-tree) is paid for once, with all values in sight.
+As upstream in kind: what has no `maxItems`, `maxLength` or `maxProperties` may be as large as a request, and a rule on an element is run
+for each element. The sums differ a little from those of cel-go.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
-MOST_ROUNDS = 1_000_000
-"""Rounds of the innermost loop that one evaluation may take."""
-MOST_ROUNDS_OF_AN_OBJECT = 2 * MOST_ROUNDS
+from sandlane.local.apiserver.cel.program import children
+from sandlane.local.apiserver.cel.syntax import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select
+from sandlane.local.apiserver.crd.cel_types import fields_of
+from sandlane.local.apiserver.schema import Schema
+from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
 
-_TEXT = re.compile(r"""[rRbB]{0,2}(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
-_LOOP = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|map|filter|transformList|transformMap)\s*\(\s*(\w+)\s*,")
-_ROOT = re.compile(r"\w+")
-_SPLITS = ("split", "findAll")
-
-
-class TooExpensive(ValueError):
-    """An expression whose loops would take too many rounds."""
+RULE_LIMIT = 10_000_000
+TOTAL_LIMIT = 100_000_000
+_LOOKING = {"matches": 0.25, "find": 0.25, "findAll": 0.25, "contains": 0.1}
+_WHOLE_LISTS = ("sum", "min", "max", "isSorted", "indexOf", "lastIndexOf", "sort", "flatten", "reverse", "slice")
+_SQUARE = ("distinct", "sets.contains", "sets.equivalent", "sets.intersects")
 
 
-@dataclass(frozen=True)
-class Loops:
-    """The loops of an expression at their deepest: `flat` ones and walks down a tree; and its longest literal."""
+class Size(NamedTuple):
+    """What is known of a value: its schema, and how many characters, items or entries it has at most."""
 
-    flat: int
-    walks: int
-    literal: int
-    splits: bool
+    schema: Schema | None
+    most: int
 
 
-class Budget:
-    """The rounds that all expressions about one object may take together."""
-
-    def __init__(self, rounds: int = MOST_ROUNDS_OF_AN_OBJECT) -> None:
-        self.left = rounds
-
-    def spend(self, rounds: int) -> bool:
-        """Take rounds out; whether there were enough."""
-        self.left -= rounds
-        return self.left >= 0
-
-
-def rounds_of(expression: str, values: Iterable[Any]) -> int:
-    """The rounds that the loops of an expression over these values could take. Raises `TooExpensive` for too many."""
-    loops = loops_of(expression)
-    if loops.flat + loops.walks == 0:
+def smallest(schema: Schema | None) -> int:
+    """Bytes of JSON that a value takes at least."""
+    if schema is None:
         return 1
-    total, longest = _measure(list(values), loops.splits)
-    longest = max(longest, loops.literal, 1)
-    total = max(total, longest)
-    rounds: int = longest**loops.flat * total**loops.walks
-    if rounds > MOST_ROUNDS and loops.flat + loops.walks > 1:
-        raise TooExpensive(f"loops over up to {longest} items, {loops.flat + loops.walks} deep, cost too much")
-    return rounds
+    match schema.type:
+        case "object":
+            needed = [schema.properties[name] for name in schema.required if name in schema.properties]
+            return 2 + sum(smallest(each) + 4 for each in needed if each is not schema)
+        case "string" | "array":
+            return 2
+        case "boolean":
+            return 4
+    return 1
 
 
-@dataclass
-class _Open:
-    """A loop that we are in. `chain` is shared by the loops of one walk down."""
-
-    end: int
-    variable: str
-    chain: int
-    above: _Open | None = None
-    walked: bool = False
-
-
-@lru_cache(maxsize=4096)
-def loops_of(expression: str) -> Loops:
-    """The nesting of loops that is deepest."""
-    text = _TEXT.sub('""', expression)
-    ends = _closing(text)
-    within: list[_Open] = []
-    flat = walks = 0
-    for number, match in enumerate(_LOOP.finditer(text)):
-        while within and within[-1].end < match.start():
-            above = within.pop().above
-            if above is not None:
-                above.walked = False
-        root = _root(text, match.start(), ends)
-        above = next((each for each in reversed(within) if each.variable == root), None)
-        if above is not None and above.walked:
-            above = None  # a second walk over the same part: rounds multiply
-        if above is not None:
-            above.walked = True
-        end = ends.get(text.index("(", match.start()), len(text))
-        within.append(_Open(end, match[1], above.chain if above is not None else number, above))
-        chains = Counter(each.chain for each in within)
-        long = sum(count > 1 for count in chains.values())
-        if (len(chains), long) > (flat + walks, walks):
-            flat, walks = len(chains) - long, long
-    return Loops(flat, walks, text.count(",") + 1, any(name in text for name in _SPLITS))
+def most(schema: Schema | None) -> int:
+    """The size that a value may have."""
+    if schema is None:
+        return MAX_BODY_BYTES
+    raw = schema.raw
+    match schema.type:
+        case "array":
+            return int(raw.get("maxItems", MAX_BODY_BYTES // (smallest(schema.items) + 1)))
+        case "object" if schema.additional is not None:
+            return int(raw.get("maxProperties", MAX_BODY_BYTES // (smallest(schema.additional) + 4)))
+        case "string":
+            if "enum" in raw:
+                return max((len(str(each)) for each in schema.enum), default=0)
+            return int(
+                raw.get("maxLength", {"date": 10, "date-time": 32, "duration": 64}.get(schema.format, MAX_BODY_BYTES))
+            )
+        case "object":
+            return len(schema.properties)
+    return MAX_BODY_BYTES if not schema.type or schema.int_or_string else 1
 
 
-def _closing(text: str) -> dict[int, int]:
-    """Where each bracket is closed."""
-    found: dict[int, int] = {}
-    waiting: list[int] = []
-    for index, char in enumerate(text):
-        if char in "([{":
-            waiting.append(index)
-        elif char in ")]}" and waiting:
-            found[waiting.pop()] = index
-    return found
+def estimate(node: Node, variables: Mapping[str, Schema | None]) -> int:
+    """The steps that an expression takes at most."""
+    known = {name: Size(schema, most(schema)) for name, schema in variables.items()}
+    return int(_Estimate().cost(node, known)[0])
 
 
-def _root(text: str, at: int, ends: dict[int, int]) -> str:
-    """The variable that `a.b[0].c(x)` before an index begins with; empty where it begins with something else."""
-    starts = {end: start for start, end in ends.items()}
-    index = at - 1
-    while index >= 0:
-        if text[index] in ")]" and index in starts:
-            index = starts[index] - 1
-        elif text[index].isalnum() or text[index] in "_.":
-            index -= 1
+class _Estimate:
+    def cost(self, node: Node, known: Mapping[str, Size]) -> tuple[float, Size]:
+        """The cost of a piece, and what its value is like."""
+        match node:
+            case Literal():
+                size = len(node.value) if isinstance(node.value, (str, bytes)) else 1
+                return 0, Size(None, size)
+            case Ident():
+                return 1, known.get(node.name, Size(None, 1))
+            case Select():
+                cost, of = self.cost(node.operand, known)
+                child = fields_of(of.schema).get(node.field) or of.schema.additional if of.schema is not None else None
+                return cost + 1, Size(child, most(child))
+            case ListOf() | MapOf():
+                base = 10 if isinstance(node, ListOf) else 30
+                entries = len(node.items) if isinstance(node, ListOf) else len(node.keys)
+                return base + sum(self.cost(each, known)[0] for each in children(node)), Size(None, entries)
+            case Macro():
+                return self._loop(node, known)
+            case Call():
+                return self._call(node, known)
+        raise AssertionError(node)
+
+    def _loop(self, node: Macro, known: Mapping[str, Size]) -> tuple[float, Size]:
+        cost, over = self.cost(node.range, known)
+        schema = over.schema
+        item = None
+        if schema is not None:
+            item = schema.items if schema.type == "array" else schema.additional
+        element = Size(item, most(item))
+        key = Size(None, MAX_BODY_BYTES if schema is None or schema.type != "array" else 1)
+        if node.kind in ("optMap", "optFlatMap"):
+            inner, rounds = {**known, node.variables[0]: over}, 1
+        elif len(node.variables) == 2:
+            inner, rounds = {**known, node.variables[0]: key, node.variables[1]: element}, over.most
         else:
-            break
-    match = _ROOT.match(text, index + 1)
-    return match[0] if match else ""
+            only = element if schema is None or schema.type == "array" else key
+            inner, rounds = {**known, node.variables[0]: only}, over.most
+        step = sum(self.cost(each, inner)[0] for each in node.body)
+        made = over if node.kind == "filter" else Size(None, rounds if "ap" in node.kind or "L" in node.kind else 1)
+        return cost + rounds * (step + 2), made
+
+    def _call(self, node: Call, known: Mapping[str, Size]) -> tuple[float, Size]:
+        parts = ([node.target] if node.target is not None else []) + node.args
+        found = [self.cost(each, known) for each in parts]
+        total = sum(cost for cost, _ in found)
+        sizes = [size for _, size in found]
+        first = sizes[0].most if sizes else 1
+        match node.function:
+            case "_&&_" | "_||_":
+                return total, Size(None, 1)
+            case "_?_:_":
+                larger = max(sizes[1:], key=lambda size: size.most)
+                return found[0][0] + max(found[1][0], found[2][0]), larger
+            case "_[_]" | "_[?_]":
+                of = sizes[0].schema
+                child = (of.items if of.type == "array" else of.additional) if of is not None else None
+                return total + 1, Size(child, most(child))
+            case "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_":
+                return total + 1 + 0.1 * min(size.most for size in sizes), Size(None, 1)
+            case "_+_":
+                return total + 1 + 0.1 * sum(size.most for size in sizes), Size(
+                    sizes[0].schema, sum(s.most for s in sizes)
+                )
+            case "@in":
+                return total + 1 + sizes[1].most, Size(None, 1)
+            case "orValue" | "value" | "dyn" | "optional.of":
+                return total + 1, max(sizes, key=lambda size: size.most)
+            case "size" | "hasValue" | "int" | "double" | "bool" | "type":
+                return total + 1, Size(None, 1)
+            case "startsWith" | "endsWith":
+                return total + 1 + 0.1 * sizes[-1].most, Size(None, 1)
+            case name if name in _LOOKING:
+                return total + 1 + 0.1 * first * max(1, _LOOKING[name] * sizes[-1].most), Size(None, first)
+            case name if name in _WHOLE_LISTS:
+                return total + 1 + first, sizes[0]
+            case name if name in _SQUARE:
+                return total + 1 + first * sizes[-1].most, sizes[0]
+        return total + 1 + 0.1 * sum(size.most for size in sizes), Size(None, max((s.most for s in sizes), default=1))
 
 
-def _measure(values: list[Any], splits: bool) -> tuple[int, int]:
-    """How many values there are, and the size of the largest list or map; texts count where they may be split."""
-    total = longest = 0
-    while values:
-        value = values.pop()
-        total += 1
-        if isinstance(value, (dict, list)):
-            longest = max(longest, len(value))
-            values.extend(value.values() if isinstance(value, dict) else value)
-        elif splits and isinstance(value, str):
-            total += len(value)
-            longest = max(longest, len(value))
-    return total, longest
+def too_much(name: str, cost: int, limit: int) -> str:
+    """Why a cost is refused; empty when it is not."""
+    if cost <= limit:
+        return ""
+    factor = cost / limit
+    by = "more than 100x" if factor > 100 else f"{factor:.1f}x"
+    return (
+        f"{name} exceeds budget by factor of {by} (try simplifying the rule, or adding maxItems, maxProperties, and "
+        "maxLength where arrays, maps, and strings are declared)"
+    )

@@ -1,94 +1,38 @@
-"""`x-kubernetes-validations`: CEL rules of custom resources, compiled once, run with bounded size."""
+"""`x-kubernetes-validations`: CEL rules of custom resources, compiled once, run with a budget. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
-import cel
 import structlog
 
 from sandlane.kube.patch.values import equal_json
-from sandlane.local.apiserver.crd.cel_cost import Budget, TooExpensive, rounds_of
-from sandlane.local.apiserver.crd.cel_library import BUILTIN, FUNCTIONS, functions_in
-from sandlane.local.apiserver.crd.cel_syntax import HAS_OLD, called, plain
+from sandlane.local.apiserver.cel.program import Budget, Program, TooExpensive, compile_expression
+from sandlane.local.apiserver.cel.types import Type, optional_of
+from sandlane.local.apiserver.cel.values import NONE, EvaluationError, Optional
+from sandlane.local.apiserver.crd.cel_types import type_of, value_of
 from sandlane.local.apiserver.kinds.field_errors import OMITTED, FieldError
 from sandlane.local.apiserver.schema import Schema
 
 log = structlog.get_logger(__name__)
 
-MAX_EXPRESSION = 16 * 1024
-_REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
+STEPS_OF_AN_OBJECT = 5_000_000
+"""Steps that all rules of one object may take together."""
+MAX_MESSAGE = 5 * 1024
+_STEP = re.compile(r"\.([A-Za-z_][\w-]*)|\['((?:[^'\\]|\\.)*)'\]")
+REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
 
 
-class UnsupportedExpression(ValueError):
-    """An expression that does not compile here."""
-
-
-@lru_cache(maxsize=4096)
-def compile_rule(expression: str, optional_old: bool = False) -> Any:
-    """A compiled expression; `optional_old`: its `oldSelf` is an optional value. Raises `UnsupportedExpression`."""
-    if len(expression) > MAX_EXPRESSION:
-        raise UnsupportedExpression(f"longer than {MAX_EXPRESSION} characters")
-    try:
-        words = plain(expression, optional_old)
-        unknown = called(words) - BUILTIN - FUNCTIONS.keys()
-        if unknown:
-            raise UnsupportedExpression(f"undeclared reference to '{min(unknown)}' (in container '')")
-        return cel.compile(words)
-    except ValueError as error:
-        raise UnsupportedExpression(str(error)) from error
-
-
-def run(expression: str, scope: Mapping[str, Any], budget: Budget | None = None) -> Any:
-    """The value of an expression, with Kubernetes' functions. Raises `TooExpensive`, and whatever the library raises."""
-    program = compile_rule(expression, HAS_OLD in scope)
-    rounds = rounds_of(expression, scope.values())
-    if budget is not None and not budget.spend(rounds):
-        raise TooExpensive("the rules of this object take too long together")
-    functions = functions_in(expression)
-    if not functions:
-        return program.execute(dict(scope))
-    context = cel.Context()
-    for name, function in functions:
-        context.add_function(name, function)
-    for name, value in scope.items():
-        context.add_variable(name, value)
-    return program.execute(context)
-
-
-_CHAIN = re.compile(r"\b(?:self|oldSelf)((?:\.[A-Za-z_]\w*)+)(\s*\()?")
-_TEXT = re.compile(r"""r?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
-_ESCAPES = (("__dot__", "."), ("__dash__", "-"), ("__slash__", "/"), ("__underscores__", "__"))
-
-
-def undeclared_field(expression: str, raw: Mapping[str, Any], *, root: bool = False) -> str | None:
-    """The first field that a rule on `self` reads although the schema has no such field."""
-    for chain, call in _CHAIN.findall(_TEXT.sub('""', expression)):
-        names = chain[1:].split(".")
-        node: Any = raw
-        for depth, name in enumerate(names[:-1] if call else names):
-            if node.get("type") != "object":
-                break  # what a list or a scalar gives is not known here
-            whole = (root and depth == 0) or node.get("x-kubernetes-embedded-resource")
-            if whole and name in ("apiVersion", "kind", "metadata"):
-                break
-            found = (node.get("properties") or {}).get(_unescaped(name))
-            if found is None:
-                if node.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in node:
-                    break
-                return str(name)
-            node = found
-    return None
-
-
-def _unescaped(name: str) -> str:
-    for escape, text in _ESCAPES:
-        name = name.replace(escape, text)
-    return name[2:-2] if name.startswith("__") and name.endswith("__") and len(name) > 4 else name
+def compiled(expression: str, schema: Schema, *, optional_old: bool = False) -> Program:
+    """An expression about values of a schema. Raises `CompileError`."""
+    own = type_of(schema)
+    variables: tuple[tuple[str, Type], ...] = (("self", own),)
+    if "oldSelf" in expression:
+        variables += (("oldSelf", optional_of(own) if optional_old else own),)
+    return compile_expression(expression, variables)
 
 
 def rules_of(schema: Schema) -> list[Mapping[str, Any]]:
@@ -128,7 +72,7 @@ def check(
     """Run the rules of a value and of everything in it, until the budget of the object is used up."""
     if value is None or not has_rules(schema):
         return
-    budget = budget or Budget()
+    budget = budget or Budget(STEPS_OF_AN_OBJECT)
     unchanged = updating and old is not None and equal_json(value, old)
     for rule in rules_of(schema):
         if is_transition(rule) and not rule.get("optionalOldSelf") and (not updating or old is None):
@@ -137,7 +81,7 @@ def check(
             continue  # ratcheting: what was stored stays good
         if budget.left < 0:
             return
-        fault = _run(rule, value, old, path, budget)
+        fault = _run(rule, schema, value, old, path, budget)
         if fault is not None:
             errors.append(fault)
     if isinstance(value, dict):
@@ -145,9 +89,11 @@ def check(
         for name, below in value.items():
             if not path and name == "metadata":
                 continue
-            child = schema.properties.get(name) or schema.additional
+            child, at = schema.properties.get(name), f"{path}.{name}" if path else name
+            if child is None:
+                child, at = schema.additional, f"{path}[{name}]"
             if child is not None:
-                check(below, child, f"{path}.{name}" if path else name, errors, before.get(name), updating, budget)
+                check(below, child, at, errors, before.get(name), updating, budget)
     elif isinstance(value, list) and schema.items is not None:
         before_items = _correlated(old, schema) if isinstance(old, list) else {}
         for index, item in enumerate(value):
@@ -167,44 +113,94 @@ def _correlated(items: list[Any], schema: Schema) -> dict[str, Any]:
     return {key: item for item in items if (key := _key(item, schema)) is not None}
 
 
-def _run(rule: Mapping[str, Any], value: Any, old: Any, path: str, budget: Budget) -> FieldError | None:
-    scope: dict[str, Any] = {"self": value}
-    if is_transition(rule):
-        scope["oldSelf"] = old
-        if rule.get("optionalOldSelf"):
-            scope[HAS_OLD] = old is not None
+def _run(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any, path: str, budget: Budget) -> FieldError | None:
     shown: Any = OMITTED if isinstance(value, (dict, list)) else value
+    told = (rule.get("message") or rule["rule"]).strip()
     try:
-        passed = run(rule["rule"], scope, budget)
+        scope = _scope(rule, schema, value, old)
+        passed = _evaluate(rule["rule"], rule, schema, scope, budget)
     except TooExpensive as error:
-        if budget.left < 0:
+        if budget.left <= 0:
             why = "validation failed due to running out of cost budget, no further validation rules will be run"
+            budget.left = -1
             return FieldError("FieldValueForbidden", path, None, why)
-        return FieldError(
-            "FieldValueInvalid", path, shown, f"call cost exceeds limit for rule: {rule['rule']}: {error}"
-        )
-    except Exception as error:  # the library raises many types for a value that does not fit an expression
-        detail = f"rule evaluation error: {error}"
-        return FieldError("FieldValueInvalid", path, shown, detail)
+        why = f"'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {told}"
+        budget.left = -1
+        return FieldError("FieldValueInvalid", path, shown, why)
+    except EvaluationError as error:
+        why = f"{error} evaluating rule: {told}"
+        if "no such overload" in str(error):
+            why = (
+                f"'{error}': call arguments did not match a supported operator, function or macro signature for rule: "
+                f"{told}"
+            )
+        return FieldError("FieldValueInvalid", path, shown, why)
     if passed is True:
         return None
-    message = _message(rule, scope)
+    message = _message(rule, schema, scope, budget)
     reason = rule.get("reason") or "FieldValueInvalid"
     at = path
     if field := rule.get("fieldPath"):
-        at = f"{path}{field}" if path else str(field).lstrip(".")
-    kind = reason if reason in _REASONS else "FieldValueInvalid"
+        at = f"{path}{_resolved(field, schema)}".removeprefix(".")
+    kind = reason if reason in REASONS else "FieldValueInvalid"
     return FieldError(kind, at, shown, message)
 
 
-def _message(rule: Mapping[str, Any], scope: dict[str, Any]) -> str:
+def resolve_path(path: str, schema: Schema) -> str:
+    """A rule's `fieldPath` (`.a['b']`) as it stands in a fault: `.a.b`, or `.a[b]` for a map. Raises `ValueError`."""
+    made, at = "", 0
+    node: Schema = schema
+    while at < len(path):
+        match = _STEP.match(path, at)
+        if match is None:
+            raise ValueError(f"expected [ or . but got: {path[at:]}")
+        name = match[1] if match[1] is not None else re.sub(r"\\(.)", r"\1", match[2])
+        if name in node.properties:
+            node, made = node.properties[name], f"{made}.{name}"
+        elif node.additional is not None:
+            node, made = node.additional, f"{made}[{name}]"
+        else:
+            raise ValueError("does not refer to a valid field")
+        at = match.end()
+    return made
+
+
+def _resolved(path: str, schema: Schema) -> str:
+    try:
+        return resolve_path(path, schema)
+    except ValueError:  # of a definition that was written before it was checked so
+        return path
+
+
+def _scope(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any) -> dict[str, Any]:
+    scope: dict[str, Any] = {"self": value_of(value, schema)}
+    if is_transition(rule):
+        before = value_of(old, schema)
+        scope["oldSelf"] = before
+        if rule.get("optionalOldSelf"):
+            scope["oldSelf"] = NONE if old is None else Optional(before)
+    return scope
+
+
+def _evaluate(
+    expression: str, rule: Mapping[str, Any], schema: Schema, scope: Mapping[str, Any], budget: Budget
+) -> Any:
+    try:
+        program = compiled(expression, schema, optional_old=bool(rule.get("optionalOldSelf")))
+    except ValueError as error:  # of a definition that was written before it was checked so
+        raise EvaluationError(f"compilation failed: {error}") from error
+    return program.run(scope, budget)
+
+
+def _message(rule: Mapping[str, Any], schema: Schema, scope: dict[str, Any], budget: Budget) -> str:
     if expression := rule.get("messageExpression"):
         try:
-            made = run(expression, scope)
-            if isinstance(made, str) and made.strip() and "\n" not in made:
-                return made.strip()
-        except Exception as error:  # falls back to the plain message, as the API says
+            made = _evaluate(expression, rule, schema, scope, budget)
+        except EvaluationError as error:  # falls back to the plain message, as the API says
             log.debug("message_expression_failed", error=str(error))
+        else:
+            if isinstance(made, str) and made.strip() and "\n" not in made and len(made) <= MAX_MESSAGE:
+                return made.strip()
     if rule.get("message"):
-        return str(rule["message"])
-    return f"failed rule: {rule['rule']}"
+        return str(rule["message"]).strip()
+    return f"failed rule: {rule['rule'].strip()}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule, undeclared_field
+from sandlane.local.apiserver.cel.regexes import RegexError, compiled
+from sandlane.local.apiserver.crd.rule_checks import Place, Rules
 from sandlane.local.apiserver.crd.validation import validate
 from sandlane.local.apiserver.kinds.access import check_webhook_url
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
@@ -72,7 +72,9 @@ def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> 
             faults.invalid(f"{at}.type", schema.get("type", ""), "must be object at the root") if schema.get(
                 "type"
             ) else faults.required(f"{at}.type", "must not be empty at the root")
-        _check_schema(faults, schema, at, root=True)
+        rules = Rules(faults)
+        _check_schema(faults, schema, at, rules, Place(), root=True)
+        rules.finish(at)
 
 
 def _check_conversion(faults: Faults, spec: Object) -> None:
@@ -120,7 +122,7 @@ def _versions(versions: list[Object]) -> Any:
     return [{"name": version.get("name")} for version in versions]
 
 
-def _check_schema(faults: Faults, raw: Any, at: str, *, root: bool = False) -> None:
+def _check_schema(faults: Faults, raw: Any, at: str, rules: Rules, place: Place, *, root: bool = False) -> None:
     """The rules of structural schemas, as far as they protect from surprises."""
     if not isinstance(raw, dict):
         return
@@ -131,35 +133,24 @@ def _check_schema(faults: Faults, raw: Any, at: str, *, root: bool = False) -> N
         faults.not_supported(f"{at}.type", raw["type"], _TYPES)
     if raw.get("type") == "array" and "items" not in raw:
         faults.required(f"{at}.items", "must be specified")
-    for index, rule in enumerate(raw.get("x-kubernetes-validations") or ()):
-        for field in ("rule", "messageExpression"):
-            if rule.get(field):
-                try:
-                    compile_rule(rule[field], bool(rule.get("optionalOldSelf")))
-                    unknown = undeclared_field(rule[field], raw, root=root)
-                    why = f"undefined field '{unknown}'" if unknown else ""
-                except UnsupportedExpression as error:
-                    why = str(error)
-                if why:
-                    where = f"{at}.x-kubernetes-validations[{index}].{field}"
-                    faults.invalid(where, rule[field], f"compilation failed: {why}")
+    rules.check(raw, at, place, root=root)
     if raw.get("default") is not None:
         faults.errors += validate(raw["default"], Schema(raw), f"{at}.default")
     if raw.get("x-kubernetes-list-type") == "map":
         _check_keys(faults, raw, at)
     if "pattern" in raw:
         try:
-            re.compile(raw["pattern"])
-        except re.error as error:
+            compiled(raw["pattern"])
+        except RegexError as error:
             faults.invalid(f"{at}.pattern", raw["pattern"], f"must be a valid regular expression, but isn't: {error}")
     for name, child in (raw.get("properties") or {}).items():
         if root and name == "metadata":
             continue
-        _check_schema(faults, child, f"{at}.properties[{name}]")
+        _check_schema(faults, child, f"{at}.properties[{name}]", rules, place)
     if isinstance(raw.get("items"), dict):
-        _check_schema(faults, raw["items"], f"{at}.items")
+        _check_schema(faults, raw["items"], f"{at}.items", rules, place.below(raw, at))
     if isinstance(raw.get("additionalProperties"), dict):
-        _check_schema(faults, raw["additionalProperties"], f"{at}.additionalProperties")
+        _check_schema(faults, raw["additionalProperties"], f"{at}.additionalProperties", rules, place.below(raw, at))
 
 
 def _check_keys(faults: Faults, raw: Object, at: str) -> None:

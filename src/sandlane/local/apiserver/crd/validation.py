@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from sandlane.kube.patch.values import equal_json
+from sandlane.local.apiserver.cel.regexes import compiled
 from sandlane.local.apiserver.crd import cel_rules
 from sandlane.local.apiserver.crd.formats import FORMATS
 from sandlane.local.apiserver.kinds.field_errors import FieldError
@@ -104,7 +104,7 @@ def _check_value(value: Any, schema: Schema, path: str, errors: list[FieldError]
             errors.append(FieldError("FieldValueTooLong", path, None, f"may not be more than {limit} bytes"))
         elif (limit := raw.get("minLength")) is not None and len(value) < limit:
             invalid(f"should be at least {limit} chars long")
-        elif (pattern := raw.get("pattern")) is not None and not re.search(pattern, value):
+        elif (pattern := raw.get("pattern")) is not None and not compiled(pattern).search(value):
             invalid(f"should match '{pattern}'")
         check = FORMATS.get(schema.format)
         if check is not None and not check(value):

@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.crd.cel_rules import UnsupportedExpression, compile_rule
+from sandlane.local.apiserver.cel import scopes
+from sandlane.local.apiserver.cel.program import compile_expression
+from sandlane.local.apiserver.cel.syntax import CompileError
 from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.kinds.names import path_segment
 
@@ -161,7 +163,7 @@ def check_webhooks(faults: Faults, obj: Object) -> None:
             faults.required(f"{at}.clientConfig", "exactly one of url or service is required")
         if "url" in client:
             check_webhook_url(faults, client["url"], f"{at}.clientConfig.url")
-        _check_conditions(faults, hook, f"{at}.matchConditions")
+        _check_conditions(faults, hook, f"{at}.matchConditions", scopes.CONDITIONS)
 
 
 def check_webhook_url(faults: Faults, url: str, field: str) -> None:
@@ -204,7 +206,7 @@ def default_admission_policy(obj: Object) -> None:
                 rule["scope"] = "*"
 
 
-def _check_conditions(faults: Faults, owner: Object, at: str) -> None:
+def _check_conditions(faults: Faults, owner: Object, at: str, variables: scopes.Variables) -> None:
     """Names and expressions of match conditions."""
     names: set[str] = set()
     for index, condition in enumerate(owner.get("matchConditions") or ()):
@@ -214,32 +216,45 @@ def _check_conditions(faults: Faults, owner: Object, at: str) -> None:
         elif name in names:
             faults.duplicate(f"{at}[{index}].name", name)
         names.add(name)
-        _check_expression(faults, condition.get("expression"), f"{at}[{index}].expression")
+        _check_expression(faults, condition.get("expression"), f"{at}[{index}].expression", variables, "bool")
 
 
-def _check_expression(faults: Faults, expression: str | None, at: str, *, required: bool = True) -> None:
-    """An expression that can be run."""
+def _check_expression(
+    faults: Faults, expression: str | None, at: str, variables: scopes.Variables, wanted: str = ""
+) -> None:
+    """An expression that can be run, and gives a value of the wanted type."""
     if not (expression or "").strip():
-        if required:
-            faults.required(at)
+        faults.required(at)
         return
     assert expression is not None
     try:
-        compile_rule(expression)
-    except UnsupportedExpression as error:
+        found = compile_expression(expression, variables).type.name
+    except CompileError as error:
         faults.invalid(at, expression, f"compilation failed: {error}")
+        return
+    if wanted and found not in (wanted, "dyn"):
+        faults.invalid(at, expression, f"must evaluate to {wanted}")
 
 
 def check_admission_policy(faults: Faults, obj: Object) -> None:
     """The expressions of a ValidatingAdmissionPolicy."""
     spec = obj.get("spec") or {}
-    _check_conditions(faults, spec, "spec.matchConditions")
+    params = bool(spec.get("paramKind"))
+    _check_conditions(faults, spec, "spec.matchConditions", scopes.of_policy(params=params, variables=None))
+    named: list[str] = []
     for index, variable in enumerate(spec.get("variables") or ()):
-        _check_expression(faults, variable.get("expression"), f"spec.variables[{index}].expression")
+        seen = scopes.of_policy(params=params, variables=named)
+        _check_expression(faults, variable.get("expression"), f"spec.variables[{index}].expression", seen)
+        named.append(variable.get("name", ""))
+    seen = scopes.of_policy(params=params, variables=named)
     for index, validation in enumerate(spec.get("validations") or ()):
         at = f"spec.validations[{index}]"
-        _check_expression(faults, validation.get("expression"), f"{at}.expression")
-        _check_expression(faults, validation.get("messageExpression"), f"{at}.messageExpression", required=False)
+        _check_expression(faults, validation.get("expression"), f"{at}.expression", seen, "bool")
+        if validation.get("messageExpression"):
+            _check_expression(faults, validation["messageExpression"], f"{at}.messageExpression", seen, "string")
+    for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
+        at = f"spec.auditAnnotations[{index}].valueExpression"
+        _check_expression(faults, annotation.get("valueExpression"), at, seen)
     if obj.get("kind") == "ValidatingAdmissionPolicy" and not (spec.get("validations") or spec.get("auditAnnotations")):
         for field in ("validations", "auditAnnotations"):
             faults.required(f"spec.{field}", "validations or auditAnnotations must contain at least one item")
