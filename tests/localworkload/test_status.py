@@ -7,10 +7,16 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from sandlane.api.types import LocalWorkloadSpec, OnDisconnect, WorkloadReference
+from sandlane.api.types import (
+    ConnectionStatus,
+    LocalWorkloadSpec,
+    LocalWorkloadStatus,
+    OnDisconnect,
+    WorkloadReference,
+)
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.localworkload.plan import Problem
-from sandlane.localworkload.status import CONDITIONS, observe
+from sandlane.localworkload.status import CONDITIONS, Observed, observe
 from sandlane.routing.report import RouteReport
 from sandlane.runtime.conditions import find_condition, is_true
 from sandlane.world.records import LocalWorkload
@@ -20,30 +26,38 @@ LATER = datetime(2026, 1, 2, tzinfo=UTC)
 LOCAL = LocalWorkload(
     ObjectMeta(name="l", namespace="n", uid="u", generation=1),
     LocalWorkloadSpec(sandbox="a", from_=WorkloadReference("eta")),
+    LocalWorkloadStatus(connection=ConnectionStatus(client="jane", session="5e55", last_seen="2026-01-01T00:00:00Z")),
 )
+SEEN, GONE = Observed(4, 2, "10.0.0.9"), Observed()
 PROGRAMMED = RouteReport(True, served=True)
 
 
 def test_connected_and_programmed_is_ready() -> None:
     """With a tunnel and programmed routes it is Ready, and says since when and who."""
-    status = observe(LOCAL, None, 2, PROGRAMMED, "jane", NOW)
+    status = observe(LOCAL, None, SEEN, PROGRAMMED, NOW)
     assert [condition.type for condition in status.conditions] == list(CONDITIONS)
     assert all(condition.status == "True" for condition in status.conditions)
     assert status.phase == "Connected"
     assert status.connection is not None
-    assert (status.connection.client, status.connection.tunnels) == ("jane", 2)
+    assert status.connection == ConnectionStatus(
+        client="jane",
+        session="5e55",
+        connected_at="2026-01-01T00:00:00Z",
+        tunnels=4,
+        remote_address="10.0.0.9",
+    )
 
 
 def test_a_lost_connection_is_told_once() -> None:
     """When the laptop goes, the last time it was seen is written, and a second look changes nothing."""
-    before = observe(LOCAL, None, 1, PROGRAMMED, "jane", NOW)
+    before = observe(LOCAL, None, SEEN, PROGRAMMED, NOW)
     local = msgspec.structs.replace(LOCAL, status=before)
-    lost = observe(local, None, 0, PROGRAMMED, "jane", LATER)
+    lost = observe(local, None, GONE, PROGRAMMED, LATER)
     assert (lost.phase, is_true(lost.conditions, "Ready")) == ("Disconnected", False)
     assert lost.connection is not None
     assert lost.connection.last_seen == "2026-01-02T00:00:00Z"
     again = observe(
-        msgspec.structs.replace(LOCAL, status=lost), None, 0, PROGRAMMED, "jane", datetime(2026, 1, 3, tzinfo=UTC)
+        msgspec.structs.replace(LOCAL, status=lost), None, GONE, PROGRAMMED, datetime(2026, 1, 3, tzinfo=UTC)
     )
     assert again == lost
 
@@ -55,7 +69,7 @@ def test_a_lost_connection_is_told_once() -> None:
 def test_what_callers_get_meanwhile_is_said(on_disconnect: OnDisconnect, words: str) -> None:
     """A disconnected LocalWorkload says what its callers get, and how to connect."""
     local = msgspec.structs.replace(LOCAL, spec=msgspec.structs.replace(LOCAL.spec, on_disconnect=on_disconnect))
-    condition = find_condition(observe(local, None, 0, PROGRAMMED, "", NOW).conditions, "Connected")
+    condition = find_condition(observe(local, None, GONE, PROGRAMMED, NOW).conditions, "Connected")
     assert condition is not None
     assert words in condition.message
     assert "sandlane connect a" in condition.message
@@ -63,7 +77,7 @@ def test_what_callers_get_meanwhile_is_said(on_disconnect: OnDisconnect, words: 
 
 def test_a_problem_is_the_reason_of_ready() -> None:
     """What is not accepted is Failed, and Ready says why."""
-    status = observe(LOCAL, Problem("SandboxNotFound", "no such sandbox"), 0, None, "", NOW)
+    status = observe(LOCAL, Problem("SandboxNotFound", "no such sandbox"), GONE, None, NOW)
     ready = find_condition(status.conditions, "Ready")
     assert ready is not None
     assert (status.phase, ready.reason, ready.message) == ("Failed", "SandboxNotFound", "no such sandbox")

@@ -26,6 +26,7 @@ from sandlane.tunnel.authority import Authority
 
 NOW = datetime.datetime.now(datetime.UTC)
 UID = "11111111-2222-3333-4444-555555555555"
+SESSION = "0123456789abcdef"
 OTHER_UID = "99999999-2222-3333-4444-555555555555"
 
 
@@ -48,11 +49,13 @@ class Pki:
         (folder / "tls.crt").write_bytes(server.certificate)
         (folder / "tls.key").write_bytes(server.key)
 
-    def client(self, uid: str, lifetime: datetime.timedelta = datetime.timedelta(hours=1)) -> ssl.SSLContext:
+    def client(
+        self, uid: str, lifetime: datetime.timedelta = datetime.timedelta(hours=1), session: str = SESSION
+    ) -> ssl.SSLContext:
         """A TLS context with a certificate for `uid`, made as the manager makes it."""
         key = new_key()
-        pem = identity.sign(identity.signing_request(key, uid), self.ca, NOW, lifetime)
-        path = self.folder / f"{uid}-{lifetime.total_seconds():.0f}.pem"
+        pem = identity.sign(identity.signing_request(key, identity.Claim(session, uid)), self.ca, NOW, lifetime)
+        path = self.folder / f"{session}-{uid}-{lifetime.total_seconds():.0f}.pem"
         path.write_bytes(pem + key_pem(key))
         context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         context.load_cert_chain(path)
@@ -102,8 +105,13 @@ class Tunnel:
         )  # fmt: skip
 
     def allow(self, *uids: str) -> None:
+        """Publish the route tables: the usual session holds each uid."""
+        self.publish(dict.fromkeys(uids, routes.Holder(SESSION, "jane")))
+
+    def publish(self, holders: routes.Holders) -> None:
         """Publish the route tables."""
-        tables = [routes.front_routes(uids, self.options.workers), routes.ingress_routes(uids)]
+        options = self.options
+        tables = [routes.front_routes(holders, options.workers), routes.ingress_routes(holders, options.max_body)]
         kind = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
         for table in tables:
             new = self.folder / "new.json"

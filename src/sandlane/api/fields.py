@@ -284,6 +284,7 @@ FIELDS: dict[type, dict[str, Facts]] = {
         "lastSeen": says("When it was last heard from.", TIME),
         "tunnels": says("How many connections it holds."),
         "remoteAddress": says("Where it comes from."),
+        "session": says("The client of this user that holds it: another one here than before has taken over."),
     },
     t.LocalWorkloadStatus: {
         "observedGeneration": says("The generation of the spec that this status is about.", format="int64"),

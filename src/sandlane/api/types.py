@@ -310,9 +310,10 @@ class LocalWorkloadSpec(_Struct, frozen=True, gc=False):
 
 
 class ConnectionStatus(_Struct, frozen=True, gc=False):
-    """The tunnel as the data plane reports it."""
+    """The tunnel as the data plane reports it. `session` is the client (of the user `client`) that holds it."""
 
     client: str = ""
+    session: str = ""
     connected_at: str = ""
     last_seen: str = ""
     tunnels: int = 0

@@ -211,12 +211,9 @@ def register(manager: Manager, options: Options) -> None:
         )
         identities = Identities(manager.client, manager.clock, certificates)
         RoutingController(manager, world, publisher, router, identities).setup_with_manager(manager)
-        signer = TunnelSigner(manager, world, lambda: tunnels.signing())
-        tunnels = Tunnels(
-            manager, world, server, publisher, router, lambda uid: signer.clients.get(uid, ""), identities
-        )
+        tunnels = Tunnels(manager, world, server, publisher, router, identities)
         tunnels.subscribe(lambda identity: feed.held_changed())
-        signer.setup_with_manager(manager)
+        TunnelSigner(manager, world, lambda: tunnels.authority).setup_with_manager(manager)
         tunnels.setup_with_manager(manager)
         LocalWorkloadController(manager, world, reports, tunnels).setup_with_manager(manager)
     SandboxController(manager, world, reports, options.settings).setup_with_manager(manager)

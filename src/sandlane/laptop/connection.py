@@ -108,7 +108,7 @@ class Connection:
             await self._first_certificate(held, credentials)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(credentials.keep())
-                tasks.create_task(self._follow(joined, held))
+                tasks.create_task(self._follow(joined, held, credentials.session))
                 tasks.create_task(self._dial(joined, held, credentials, replicas, socket))
         except* Lost as group:
             held.over = str(_first(group))
@@ -169,12 +169,12 @@ class Connection:
         if obj["metadata"]["uid"] != joined.uid:
             raise Lost("the LocalWorkload was deleted and made again: connect again")
 
-    async def _follow(self, joined: Joined, held: Held) -> None:
+    async def _follow(self, joined: Joined, held: Held, session: str) -> None:
         """Keep up with what the cluster says of a LocalWorkload. Raises `Lost`."""
         while True:
             try:
                 obj = await self._client.get(LOCAL_WORKLOADS, joined.name, joined.namespace)
-                self._told(joined, held, obj)
+                self._told(joined, held, session, obj)
                 async with self._client.watch(
                     LOCAL_WORKLOADS,
                     joined.namespace,
@@ -189,7 +189,7 @@ class Connection:
                         if event["type"] == "DELETED":
                             raise Lost("the LocalWorkload was deleted")
                         if event["type"] in ("ADDED", "MODIFIED"):
-                            self._told(joined, held, event["object"])
+                            self._told(joined, held, session, event["object"])
             except NotFound as error:
                 if self.leaving:
                     return
@@ -201,8 +201,11 @@ class Connection:
                 self._changed()
             await self._clock.sleep(ASK_AGAIN * (0.5 + self._rng.random()))
 
-    def _told(self, joined: Joined, held: Held, obj: Object) -> None:
+    def _told(self, joined: Joined, held: Held, session: str, obj: Object) -> None:
         self._check(joined, obj)
+        connection = (obj.get("status") or {}).get("connection") or {}
+        if connection.get("session", session) != session:
+            raise Lost(f"another client of {connection.get('client')} has taken it over")
         conditions = {each["type"]: each for each in (obj.get("status") or {}).get("conditions") or ()}
         ready = conditions.get("Ready") or {}
         held.ready = {"True": True, "False": False}.get(ready.get("status", ""))

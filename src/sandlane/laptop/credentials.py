@@ -44,8 +44,10 @@ class Credentials:
         self._rng = rng
         self._ca = ca
         self._key = new_key()
+        self._claim = identity.Claim(secrets.token_hex(8), uid)
         self._context: ssl.SSLContext | None = None
         self._certificate: x509.Certificate | None = None
+        self._held = False
         self._asking = asyncio.Lock()
 
     @property
@@ -53,6 +55,11 @@ class Credentials:
         """TLS with the present certificate; `fresh` has to have been awaited."""
         assert self._context is not None
         return self._context
+
+    @property
+    def session(self) -> str:
+        """This client among all of its LocalWorkload."""
+        return self._claim.session
 
     async def fresh(self) -> None:
         """See to a certificate that is good for a while. Raises `ConnectError` (denied) and `KubeError`."""
@@ -82,6 +89,7 @@ class Credentials:
 
     async def _renew(self) -> None:
         pem = await self._signed()
+        self._held = True  # from now on another client may only take over, and this one only renew
         self._context = tls_context(pem + key_pem(self._key), self._ca)
         self._certificate = x509.load_pem_x509_certificate(pem)
 
@@ -90,10 +98,10 @@ class Credentials:
         request = {
             "apiVersion": CERTIFICATE_SIGNING_REQUESTS.api_version,
             "kind": CERTIFICATE_SIGNING_REQUESTS.kind,
-            "metadata": {"name": name},
+            "metadata": {"name": name, "annotations": {identity.RENEWAL: "true"} if self._held else {}},
             "spec": {
                 "signerName": identity.SIGNER,
-                "request": base64.b64encode(identity.signing_request(self._key, self.uid)).decode(),
+                "request": base64.b64encode(identity.signing_request(self._key, self._claim)).decode(),
                 "usages": ["client auth"],
                 "expirationSeconds": int(LIFETIME.total_seconds()),
             },

@@ -21,12 +21,11 @@ from sandlane.laptop.pieces import is_address
 from sandlane.laptop.splice import SpliceEnd
 from sandlane.routing.tunnels import REASON_HEADER
 from sandlane.tunnel.bootstrap import HANDSHAKE_PATH, REPLICA_HEADER, UPGRADE, WORKERS_HEADER
+from sandlane.tunnel.identity import DETAIL_HEADER
 
 log = structlog.get_logger(__name__)
 
 IDLE_PING = b"RPING"
-DETAIL_HEADER = "x-sandlane-detail"
-"""On a refused handshake: the reason in words, for the user."""
 SILENCE = 7.0
 """Seconds without a byte from the server (it pings every 2 s) after which a tunnel counts as dead."""
 CONNECT_TIMEOUT = 30.0

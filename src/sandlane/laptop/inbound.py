@@ -27,7 +27,7 @@ from sandlane.laptop.pieces import (
     upstream,
 )
 from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER, REASON_HEADER
-from sandlane.tunnel.bootstrap import PING
+from sandlane.tunnel.bootstrap import IDENTITY_HEADER, PING
 
 NOT_LISTENING = "local-not-listening"
 _NOT_LISTENING_TEXT = "the laptop is connected, but no process there takes connections\n"
@@ -88,7 +88,7 @@ def _workload(number: int, workload: Inbound) -> tuple[Config, list[Config]]:
     for target in sorted(workload.targets, key=lambda target: target.port):
         by_port = {"name": PORT_HEADER, "string_match": {"exact": str(target.port)}}
         name = f"{number}/{target.port}"
-        remove = {"name": str(target.port), "request_headers_to_remove": [PORT_HEADER, ID_HEADER]}
+        remove = {"name": str(target.port), "request_headers_to_remove": [PORT_HEADER, ID_HEADER, IDENTITY_HEADER]}
         routes += [
             {"match": {"connect_matcher": {}, "headers": [by_port]}, "route": connect_to(name), **remove},
             {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
-from sandlane.api.types import FINALIZER, LocalWorkloadStatus
+from sandlane.api import reasons
+from sandlane.api.types import FINALIZER, ConnectionStatus, LocalWorkloadStatus
+from sandlane.kube.clock import parse_timestamp
 from sandlane.kube.errors import NotFound
 from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SANDBOXES, Key
-from sandlane.localworkload.plan import check
-from sandlane.localworkload.status import observe
+from sandlane.localworkload.plan import Problem, check
+from sandlane.localworkload.status import Observed, observe
 from sandlane.runtime.conditions import is_true
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
@@ -22,6 +25,10 @@ from sandlane.world.reports import RouteReport
 from sandlane.world.world import World
 
 PHASES = ("Pending", "Connected", "Disconnected", "Failed", "Terminating")
+ROUTES_OUT = timedelta(seconds=2)
+"""How long a deletion waits for routers to confirm that no request goes to the laptop any more; the tunnel servers refuse then."""
+QUIETLY = timedelta(seconds=5)
+"""How long a deletion may take before its condition says what it waits for."""
 
 
 class Routes(Protocol):
@@ -35,16 +42,16 @@ class Routes(Protocol):
 
 
 class Connections(Protocol):
-    """Who is connected, as the data plane says, and by whose certificate."""
+    """What the data plane says of tunnels, by the uid of the LocalWorkload."""
 
-    def tunnels(self, identity: str) -> int:
-        """How many servers hold a tunnel."""
+    def observed(self, uid: str) -> Observed:
+        """The holder's tunnels."""
 
-    def client(self, identity: str) -> str:
-        """The user whose certificate was last signed."""
+    def close(self, uid: str) -> bool:
+        """Let nobody in any more; whether all servers have confirmed it."""
 
     def subscribe(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with an identity whenever its connection changes."""
+        """Call `listener` with a uid whenever its tunnels change."""
 
 
 class LocalWorkloadController:
@@ -70,9 +77,9 @@ class LocalWorkloadController:
             .complete(self)
         )
 
-        def connection_changed(identity: str) -> None:
+        def connection_changed(uid: str) -> None:
             for local in world.local_workloads:
-                if local.metadata.uid == identity:
+                if local.metadata.uid == uid:
                     controller.enqueue(local.metadata.key)
 
         def report_changed(kind: str, key: Key) -> None:
@@ -102,35 +109,39 @@ class LocalWorkloadController:
         if answer is not None:
             self._cache.observe(LOCAL_WORKLOADS, answer)
             local = self._world.local_workloads.get(request) or local
-        identity = local.metadata.uid
-        status = observe(
-            local,
-            check(self._world, local),
-            self._connections.tunnels(identity),
-            self._routes.sandbox(Key(request.namespace, local.spec.sandbox)),
-            self._connections.client(identity),
-            self._clock.now(),
-        )
+        await self._report(local, check(self._world, local))
+        return Result.done()
+
+    async def _report(self, local: LocalWorkload, problem: Problem | None) -> None:
+        seen = self._connections.observed(local.metadata.uid)
+        report = self._routes.sandbox(Key(local.metadata.namespace, local.spec.sandbox))
+        status = observe(local, problem, seen, report, self._clock.now())
         if status != local.status:
             written = await write_status(self._client, LOCAL_WORKLOADS, local.metadata, status)
             self._cache.observe(LOCAL_WORKLOADS, written)
             self._announce(local, status)
-        return Result.done()
 
     def _announce(self, local: LocalWorkload, new: LocalWorkloadStatus) -> None:
         before, after = is_true(local.status.conditions, "Connected"), is_true(new.conditions, "Connected")
         if after and not before:
-            client = new.connection.client if new.connection else ""
-            self._recorder.event(LOCAL_WORKLOADS, local.metadata, "Connected", f"connected by {client or 'a laptop'}")
+            connection = new.connection or ConnectionStatus()
+            message = f"connected by {connection.client or 'a laptop'} from {connection.remote_address}"
+            self._recorder.event(LOCAL_WORKLOADS, local.metadata, "Connected", message)
         elif before and not after:
-            message = "the laptop is gone"
+            message = f"the laptop is gone; meanwhile: {local.spec.on_disconnect}"
             self._recorder.event(LOCAL_WORKLOADS, local.metadata, "Disconnected", message, kind=WARNING)
 
     async def _finalize(self, local: LocalWorkload) -> Result:
-        """Its routes and its identity went with the deletion timestamp; the finalizer goes once routers confirm it."""
+        """Routes out first, then the tunnels; the finalizer goes once routers and tunnel servers confirm it."""
+        waited = self._clock.now() - parse_timestamp(local.metadata.deletion_timestamp or "")
         report = self._routes.sandbox(Key(local.metadata.namespace, local.spec.sandbox))
-        if report is not None and not report.programmed:
-            return Result.requeue_after(1.0)
+        if report is not None and not report.programmed and waited < ROUTES_OUT:
+            return Result.requeue_after(0.1)
+        if not self._connections.close(local.metadata.uid):
+            if waited > QUIETLY:
+                message = "tunnel servers have not confirmed yet that they let its laptop in no more"
+                await self._report(local, Problem(reasons.TERMINATING, message))
+            return Result.requeue_after(0.1 if waited < QUIETLY else 1.0)
         try:
             answer = await remove_finalizer(self._client, LOCAL_WORKLOADS, local.metadata, FINALIZER)
         except NotFound:

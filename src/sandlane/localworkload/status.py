@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+import msgspec
+
 from sandlane.api import reasons
 from sandlane.api.types import ConnectionStatus, LocalWorkloadStatus
 from sandlane.kube.clock import timestamp
@@ -16,26 +18,34 @@ from sandlane.world.reports import RouteReport
 CONDITIONS = ("Accepted", "Connected", "RoutesProgrammed", "Ready")
 
 
+class Observed(msgspec.Struct, frozen=True):
+    """The holder's tunnels as the servers themselves say: how many, to how many servers, from which address."""
+
+    tunnels: int = 0
+    servers: int = 0
+    remote_address: str = ""
+
+
 def observe(
-    local: LocalWorkload, problem: Problem | None, tunnels: int, report: RouteReport | None, client: str, now: datetime
+    local: LocalWorkload, problem: Problem | None, seen: Observed, report: RouteReport | None, now: datetime
 ) -> LocalWorkloadStatus:
-    """The status: `tunnels` is how many servers hold one, as they themselves say."""
-    verdicts = _verdicts(local, problem, tunnels, report)
+    """The status."""
+    verdicts = _verdicts(local, problem, seen, report)
     return LocalWorkloadStatus(
         observed_generation=local.metadata.generation,
         phase=_phase(local, verdicts),
-        connection=_connection(local.status.connection, tunnels, client, now),
+        connection=_connection(local.status.connection, seen, now),
         conditions=with_verdicts(local.status.conditions, CONDITIONS, verdicts, local.metadata.generation, now),
     )
 
 
 def _verdicts(
-    local: LocalWorkload, problem: Problem | None, tunnels: int, report: RouteReport | None
+    local: LocalWorkload, problem: Problem | None, seen: Observed, report: RouteReport | None
 ) -> Mapping[str, Verdict]:
+    connected = _connected(local, seen)
     if problem is not None:
         refused = Verdict(False, problem.reason, problem.message)
-        return {"Accepted": refused, "Ready": refused, "Connected": _connected(local, tunnels)}
-    connected = _connected(local, tunnels)
+        return {"Accepted": refused, "Ready": refused, "Connected": connected}
     programmed = Verdict(None, reasons.PENDING)
     if report is not None:
         reason = reasons.PROGRAMMED if report.programmed else report.reason or reasons.PROGRESSING
@@ -50,9 +60,10 @@ def _verdicts(
     }
 
 
-def _connected(local: LocalWorkload, tunnels: int) -> Verdict:
-    if tunnels:
-        return Verdict(True, "Connected", f"{tunnels} tunnel server{'s' if tunnels > 1 else ''} reach the laptop")
+def _connected(local: LocalWorkload, seen: Observed) -> Verdict:
+    if seen.servers:
+        servers = f"{seen.servers} tunnel server{'s' if seen.servers > 1 else ''}"
+        return Verdict(True, reasons.CONNECTED, f"{servers} reach{'' if seen.servers > 1 else 'es'} the laptop")
     meanwhile = {
         "Fail": "get a 503",
         "Baseline": "go to the baseline",
@@ -60,7 +71,7 @@ def _connected(local: LocalWorkload, tunnels: int) -> Verdict:
     }
     callers = meanwhile[str(local.spec.on_disconnect)]
     message = f"no laptop is connected: run `sandlane connect {local.spec.sandbox}`; meanwhile callers {callers}"
-    return Verdict(False, "Disconnected", message)
+    return Verdict(False, reasons.NOT_CONNECTED, message)
 
 
 def _phase(local: LocalWorkload, verdicts: Mapping[str, Verdict]) -> str:
@@ -70,14 +81,23 @@ def _phase(local: LocalWorkload, verdicts: Mapping[str, Verdict]) -> str:
         return "Failed"
     if verdicts["Connected"].status:
         return "Connected"
-    return "Disconnected" if local.status.connection is not None else "Pending"
+    connection = local.status.connection
+    return "Disconnected" if connection is not None and (connection.connected_at or connection.tunnels) else "Pending"
 
 
-def _connection(old: ConnectionStatus | None, tunnels: int, client: str, now: datetime) -> ConnectionStatus | None:
-    """Since when, and until when: `lastSeen` is written when the connection is lost, not at each question."""
-    if tunnels:
-        since = old.connected_at if old is not None and old.tunnels else timestamp(now)
-        return ConnectionStatus(client=client or (old.client if old else ""), connected_at=since, tunnels=tunnels)
-    if old is None or not old.tunnels:
+def _connection(old: ConnectionStatus | None, seen: Observed, now: datetime) -> ConnectionStatus | None:
+    """Since when, and until when: `lastSeen` is written when the connection is lost, not at each look."""
+    if old is None:
+        return None  # nobody was ever given a certificate
+    if seen.servers:
+        since = old.connected_at if old.tunnels else timestamp(now)
+        return ConnectionStatus(
+            client=old.client,
+            session=old.session,
+            connected_at=since,
+            tunnels=seen.tunnels,
+            remote_address=seen.remote_address,
+        )
+    if not old.tunnels:
         return old
-    return ConnectionStatus(client=old.client, connected_at=old.connected_at, last_seen=timestamp(now), tunnels=0)
+    return msgspec.structs.replace(old, last_seen=timestamp(now), tunnels=0)

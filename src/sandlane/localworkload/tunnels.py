@@ -8,30 +8,43 @@ from collections.abc import Callable
 import structlog
 
 from sandlane.kube.apply import Applier
+from sandlane.kube.cache import Change
 from sandlane.kube.clock import Clock
-from sandlane.kube.resource import CONFIG_MAPS, DEPLOYMENTS, LOCAL_WORKLOADS, PODS, SERVICES, Key
+from sandlane.kube.resource import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    LOCAL_WORKLOADS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    SERVICES,
+    Key,
+)
+from sandlane.localworkload.status import Observed
 from sandlane.routing.envoy.delta import SECRETS
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions
-from sandlane.routing.tunnels import ROUTER_PAIR, TRUST
+from sandlane.routing.tunnels import ANY, ROUTER_PAIR, TRUST
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
 from sandlane.runtime.signing import KeyPair
 from sandlane.tunnel.authority import Authority, load_authority
 from sandlane.tunnel.bootstrap import NODE_CLUSTER, ServerOptions
+from sandlane.tunnel.identity import Claim
 from sandlane.tunnel.publish import server_resources, tls_pair, trust
 from sandlane.tunnel.resources import (
     LABELS,
     NAME,
     TUNNEL,
     XDS_SECRET,
+    tunnel_budget,
     tunnel_deployment,
     tunnel_directory,
     tunnel_service,
 )
+from sandlane.tunnel.routes import Holder, Holders
 from sandlane.tunnel.watch import TunnelWatch
 from sandlane.world.records import LocalWorkload, Pod
 from sandlane.world.world import SELECTORS, World
@@ -49,7 +62,6 @@ class Tunnels:
         server: XdsServer,
         publisher: Publisher,
         options: RouterOptions,
-        clients: Callable[[str], str],
         identities: Identities,
     ) -> None:
         self.authority: Authority | None = None
@@ -59,44 +71,44 @@ class Tunnels:
         self._server = server
         self._publisher = publisher
         self._options = options
-        self._tunnel = ServerOptions()
-        self._client_of = clients
         self._xds_identities = identities
+        self._tunnel = ServerOptions(loopback=not options.xds_host.startswith("127."))
+        self._closed: set[str] = set()
+        self._published: Holders = {}
         self._applier = Applier(manager.client, manager.cache)
         self._pair: KeyPair | None = None
         self._changed = asyncio.Event()
-        self.watch = TunnelWatch(manager.clock, self._servers, self._identities, self._tunnel.ingress_port)
-        self.watch.subscribe(lambda identity: publisher.refresh())
-        publisher.held = lambda: self.watch.held
+        self.watch = TunnelWatch(manager.clock, self._servers, self._claims, self._tunnel.ingress_port)
+        self.watch.subscribe(lambda uid: publisher.refresh())
+        publisher.held = lambda: {**self.watch.held, ANY: frozenset(self._servers())}
         manager.cache.informer(LOCAL_WORKLOADS, LocalWorkload).add_handler(lambda change: self._changed.set())
-        manager.cache.informer(PODS, Pod, label_selector=SELECTORS["pods"])
+        manager.cache.informer(PODS, Pod, label_selector=SELECTORS["pods"]).add_handler(self._pod_changed)
         manager.add_runnable(self.run)
 
     # -- what others ask --------------------------------------------------------------------------------
 
-    def tunnels(self, identity: str) -> int:
-        """How many servers hold a tunnel of an identity."""
-        return len(self.watch.held.get(identity, ()))
+    def observed(self, uid: str) -> Observed:
+        """The tunnels of the client that holds a LocalWorkload."""
+        tunnels = self.watch.tunnels.get(uid)
+        if tunnels is None:
+            return Observed()
+        return Observed(tunnels.count, len(self.watch.held.get(uid, ())), tunnels.remote_address)
 
-    def client(self, identity: str) -> str:
-        """The user whose certificate was last signed."""
-        return self._client_of(identity)
+    def close(self, uid: str) -> bool:
+        """Refuse a LocalWorkload's client from now on; whether every tunnel server has confirmed it."""
+        self._closed.add(uid)
+        self._changed.set()
+        return uid not in self._published and not self._server.behind(NODE_CLUSTER)
 
     def subscribe(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with an identity whenever its connection changes."""
+        """Call `listener` with a uid whenever its tunnels change."""
         self.watch.subscribe(listener)
-
-    def signing(self) -> Authority:
-        """The authority. Raises `RuntimeError` before it is loaded."""
-        if self.authority is None:
-            raise RuntimeError("the tunnel's authority is not loaded yet")
-        return self.authority
 
     # -- on every replica -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Nothing until the first LocalWorkload; then serve the tunnel servers and watch them, until cancelled."""
-        while not self._identities():
+        while not len(self._world.local_workloads):
             self._changed.clear()
             await self._changed.wait()
         await self._manager.leading.wait()
@@ -113,18 +125,37 @@ class Tunnels:
             tasks.create_task(self.watch.run(authority), name="tunnel watch")
             while True:
                 self._changed.clear()
-                resources = server_resources(
-                    self._identities(), self._tunnel.workers, self._pair, authority.ca.certificate
-                )
+                self._published = holders = self._holders()
+                resources = server_resources(holders, self._tunnel, self._pair, authority.ca.certificate)
                 self._server.publish(NODE_CLUSTER, resources)
                 await self._changed.wait()
 
-    def _identities(self) -> list[str]:
-        return [local.metadata.uid for local in self._world.local_workloads if not local.metadata.deleting]
+    def _holders(self) -> Holders:
+        """Of every LocalWorkload; one that is being deleted keeps its own until its routes are out."""
+        holders: dict[str, Holder | None] = {}
+        for local in self._world.local_workloads:
+            uid, connection = local.metadata.uid, local.status.connection
+            if uid not in self._closed:
+                holders[uid] = (
+                    Holder(connection.session, connection.client) if connection and connection.session else None
+                )
+        return holders
+
+    def _claims(self) -> dict[str, Claim]:
+        return {uid: Claim(holder.session, uid) for uid, holder in self._published.items() if holder is not None}
 
     def _servers(self) -> list[str]:
         pods = self._world.pods.list(self._manager.namespace)
-        return [pod.status.pod_ip for pod in pods if TUNNEL in pod.metadata.labels and pod.ready and pod.status.pod_ip]
+        return [
+            pod.status.pod_ip
+            for pod in pods
+            if TUNNEL in pod.metadata.labels and pod.ready and not pod.metadata.deleting
+        ]
+
+    def _pod_changed(self, change: Change[Pod]) -> None:
+        pod = change.new or change.old
+        if pod is not None and TUNNEL in pod.metadata.labels:
+            self._publisher.refresh()
 
     # -- on the leader ----------------------------------------------------------------------------------
 
@@ -154,6 +185,7 @@ class Tunnels:
         certificate = await self._xds_identities.ensure(Key(namespace, XDS_SECRET), NODE_CLUSTER, LABELS)
         servers = tunnel_deployment(namespace, self._options, self._tunnel, certificate)
         await self._applier.ensure(DEPLOYMENTS, servers)
+        await self._applier.ensure(POD_DISRUPTION_BUDGETS, tunnel_budget(namespace))
         await self._applier.ensure(SERVICES, tunnel_service(namespace, self._tunnel))
         service = self._world.services.get(Key(namespace, NAME))
         if service is None or not service.spec.cluster_ip:

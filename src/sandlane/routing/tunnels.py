@@ -19,4 +19,6 @@ INGRESS_PORT = 8444
 """Where tunnel servers take requests from routers."""
 
 Held = Mapping[str, frozenset[str]]
-"""Identity -> addresses of the tunnel servers that hold its tunnels."""
+"""LocalWorkload uid -> addresses of the tunnel servers that hold its tunnels."""
+ANY = ""
+"""In place of a uid: all tunnel servers. Who holds none is asked for there; the answer says why, and may be different soon."""

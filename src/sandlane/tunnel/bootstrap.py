@@ -1,8 +1,8 @@
 """The tunnel server's start-up configuration, as plain values for Envoy's `--config-yaml`.
 
 The tunnel server (`sandlane-tunnel`) has three doors: `front` (mTLS; laptops dial it and ask for the upgrade),
-`accept` (loopback; Envoy's reverse-tunnel filter takes over the upgraded connections) and `ingress` (mTLS; routers
-send the requests that laptops shall answer).
+`accept` (from the same Pod only; Envoy's reverse-tunnel filter takes over the upgraded connections) and `ingress` (mTLS; routers
+send the requests that laptops shall answer, managers ask for the tunnels' state).
 
 TLS ends at `front`, an ordinary HTTP listener: with mTLS on the reverse-tunnel filter itself only the handshake would
 be encrypted. `front` overwrites both the node id and the cluster id with the identity in the client certificate,
@@ -16,16 +16,25 @@ from typing import Any
 
 import msgspec
 
-from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, INGRESS_PORT, REASON_HEADER, TRUST
+from sandlane.routing.tunnels import DISCONNECTED, INGRESS_PORT, REASON_HEADER, TRUST
 
 Config = dict[str, Any]
 
+NODE_HEADER = "x-envoy-reverse-tunnel-node-id"
+WORKLOAD_HEADER = "x-sandlane-tunnel-workload"
+"""At `front`, from the certificate: the LocalWorkload, whoever holds it."""
+IDENTITY_HEADER = "x-sandlane-tunnel-identity"
+"""Set at `ingress`: the client whose tunnel carries the request."""
+STATS = "stats"
+"""In place of an identity on a manager's request to `ingress`: the server's own `/stats`."""
+STAT_PREFIX = "tunnel"
 REPLICA_HEADER = "x-sandlane-tunnel-replica"
 """On the answer to a handshake: which replica holds the tunnel."""
 WORKERS_HEADER = "x-sandlane-tunnel-workers"
 """On the answer to a handshake: how many tunnels that replica needs (Envoy keeps tunnels per worker thread)."""
 HANDSHAKE_PATH = "/reverse_connections/request"
 UPGRADE = "reverse-tunnel"
+BROKEN = "local-broken"
 PING = "ping"
 SERVER_NAME = "tunnel.sandlane"
 """The DNS name in the tunnel servers' certificate."""
@@ -37,6 +46,7 @@ FRONT_ROUTES = "tunnel/front"
 INGRESS_ROUTES = "tunnel/ingress"
 LAPTOPS_CLUSTER = "laptops"
 ACCEPT_CLUSTER = "accept"
+ADMIN_CLUSTER = "admin"
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _UNLIMITED = {
@@ -58,17 +68,31 @@ class ServerOptions(msgspec.Struct, frozen=True):
     key: str = ""
     ca: str = ""
     """Files; by default the certificates come from the xDS server (SDS)."""
-    accept_address: str = "127.0.0.1"
+    loopback: bool = False
+    """Listen for laptops at 127.0.0.1, too: there a port-forward ends in a cluster where each Pod has its own."""
     max_streams: int = 10_000
+    """Requests at once over one connection."""
     max_header_kib: int = 96
+    max_body: int = 16 << 30
+    """Bytes of a request's body, where its length is told."""
+    max_tunnels: int = 16
+    """Tunnels of one client to one server."""
+    buffer: int = 1 << 20
+    """Bytes that one connection may hold back in memory before its sender has to wait."""
 
 
 def server_bootstrap(options: ServerOptions, rds: Mapping[str, Config], extra: Config | None = None) -> Config:
     """The tunnel server. `rds` gives the `config_source` of its two route tables by name; `extra` is merged in at the
     top (admin, dynamic_resources, clusters for the xDS server)."""
     extra = dict(extra or {})
-    clusters = [_laptops_cluster(options), _static_cluster(ACCEPT_CLUSTER, options.accept_address, options.accept_port)]
+    admin = f"@sandlane-tunnel-admin-{options.replica}"  # an abstract socket: seen from this Pod only, no file
+    clusters = [
+        _laptops_cluster(options),
+        _static_cluster(ACCEPT_CLUSTER, options.address, options.accept_port),
+        _static_cluster(ADMIN_CLUSTER, admin, 0),
+    ]
     return {
+        "admin": {"address": _socket(admin, 0)},
         "node": {"id": options.replica, "cluster": NODE_CLUSTER},
         "bootstrap_extensions": [
             {
@@ -76,7 +100,9 @@ def server_bootstrap(options: ServerOptions, rds: Mapping[str, Config], extra: C
                 "typed_config": {
                     "@type": _TYPE
                     + "bootstrap.reverse_tunnel.upstream_socket_interface.v3.UpstreamReverseConnectionSocketInterface",
-                    "stat_prefix": "tunnel",
+                    "stat_prefix": STAT_PREFIX,
+                    "enable_detailed_stats": True,
+                    "max_connections_per_node": options.max_tunnels,
                 },
             }
         ],
@@ -89,7 +115,7 @@ def server_bootstrap(options: ServerOptions, rds: Mapping[str, Config], extra: C
 
 
 def _front(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
-    identity = "%DOWNSTREAM_PEER_DNS_SAN%"
+    identity, address = "%DOWNSTREAM_PEER_DNS_SAN%", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
     manager = _http_manager("front", FRONT_ROUTES, rds)
     manager |= {
         "codec_type": "HTTP1",
@@ -102,15 +128,19 @@ def _front(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
                 "typed_config": {
                     "@type": _TYPE + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
                     "mutations": [
-                        _overwrite("x-envoy-reverse-tunnel-node-id", identity),
-                        _overwrite("x-envoy-reverse-tunnel-cluster-id", f"c-{identity}"),
+                        _overwrite(NODE_HEADER, identity),
+                        _overwrite("x-envoy-reverse-tunnel-cluster-id", f"{identity}@{address}"),
+                        _overwrite(WORKLOAD_HEADER, "%DOWNSTREAM_PEER_URI_SAN%"),
                         _overwrite("x-envoy-reverse-tunnel-tenant-id", "sandlane"),
                     ],
                 },
             }
         ],
     }
-    return _listener("front", options.address, options.front_port, manager, _server_tls(options))
+    made = _listener("front", options, options.front_port, manager, _server_tls(options))
+    if options.loopback:
+        made["additional_addresses"] = [{"address": _socket("127.0.0.1", options.front_port)}]
+    return made
 
 
 def _overwrite(name: str, value: str) -> Config:
@@ -118,11 +148,13 @@ def _overwrite(name: str, value: str) -> Config:
 
 
 def _accept(options: ServerOptions) -> Config:
+    """Whoever gets here needs no certificate: only this Pod does."""
     return {
         "name": "accept",
-        "address": _socket(options.accept_address, options.accept_port),
+        "address": _socket(options.address, options.accept_port),
         "filter_chains": [
             {
+                "filter_chain_match": {"source_type": "SAME_IP_OR_LOOPBACK"},
                 "filters": [
                     {
                         "name": "envoy.filters.network.reverse_tunnel",
@@ -132,7 +164,7 @@ def _accept(options: ServerOptions) -> Config:
                             "use_http_upgrade": True,
                         },
                     }
-                ]
+                ],
             }
         ],
     }
@@ -145,28 +177,39 @@ def _ingress(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
         "http2_protocol_options": {"allow_connect": True, "max_concurrent_streams": options.max_streams},
         "max_request_headers_kb": options.max_header_kib,
         "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
-        "local_reply_config": {"mappers": [_own_reply(DISCONNECTED, "the laptop is not connected\n")]},
+        "local_reply_config": {
+            "mappers": [
+                _own_reply(DISCONNECTED, "the laptop is not connected\n", _flags("UF", "UH", "UO", "NR", "URX")),
+                _own_reply(BROKEN, "the connection to the laptop broke before it answered\n"),
+            ]
+        },
     }
     return _listener(
         "ingress",
-        options.address,
+        options,
         options.ingress_port,
         manager,
         _server_tls(options, ["h2", "http/1.1"], only_routers=True),
     )
 
 
-def _own_reply(reason: str, text: str) -> Config:
-    """Marks a 503 of ours (no connection, or it broke before the answer began) with its reason, so that nobody takes it
-    for the application's own; a router may try such a request again."""
+def _flags(*flags: str) -> Config:
+    """Envoy never passed the request on."""
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _own_reply(reason: str, text: str, *also: Config) -> Config:
+    """Marks a 503 of ours with its reason, so that nobody takes it for the application's own. One that was never passed on
+    may be tried again by a router, whatever its method is."""
+    status = {
+        "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 503, "runtime_key": "none"}}}
+    }
     return {
-        "filter": {
-            "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 503, "runtime_key": "none"}}}
-        },
+        "filter": {"and_filter": {"filters": [status, *also]}} if also else status,
         "headers_to_add": [
             {"header": {"key": REASON_HEADER, "value": reason}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
         ],
-        "body_format_override": {"text_format": text},
+        "body_format_override": {"text_format_source": {"inline_string": text}},
     }
 
 
@@ -191,10 +234,11 @@ def _router_filter() -> Config:
     }
 
 
-def _listener(name: str, address: str, port: int, manager: Config, tls: Config) -> Config:
+def _listener(name: str, options: ServerOptions, port: int, manager: Config, tls: Config) -> Config:
     return {
         "name": name,
-        "address": _socket(address, port),
+        "address": _socket(options.address, port),
+        "per_connection_buffer_limit_bytes": options.buffer,
         "filter_chains": [
             {
                 "transport_socket": tls,
@@ -243,10 +287,11 @@ def _laptops_cluster(options: ServerOptions) -> Config:
             "typed_config": {
                 "@type": _TYPE + "clusters.reverse_connection.v3.ReverseConnectionClusterConfig",
                 "cleanup_interval": "10s",
-                "host_id_format": f"%REQ({ID_HEADER})%",
+                "host_id_format": f"%REQ({IDENTITY_HEADER})%",
             },
         },
         "circuit_breakers": _UNLIMITED,
+        "per_connection_buffer_limit_bytes": options.buffer,
         "typed_extension_protocol_options": _http2(
             {"connection_keepalive": _KEEPALIVE, "max_concurrent_streams": options.max_streams}
         ),
@@ -263,6 +308,8 @@ def _http2(options: Config) -> Config:
 
 
 def _socket(address: str, port: int) -> Config:
+    if address.startswith("@"):
+        return {"pipe": {"path": address}}
     return {"socket_address": {"address": address, "port_value": port}}
 
 

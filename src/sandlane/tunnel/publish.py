@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401 - known to ParseDict
@@ -12,16 +10,15 @@ from google.protobuf import json_format
 from sandlane.routing.envoy.delta import ROUTES, SECRETS
 from sandlane.routing.tunnels import TRUST
 from sandlane.runtime.signing import KeyPair
-from sandlane.tunnel.bootstrap import SERVER_PAIR
-from sandlane.tunnel.routes import front_routes, ingress_routes
+from sandlane.tunnel.bootstrap import SERVER_PAIR, ServerOptions
+from sandlane.tunnel.routes import Holders, front_routes, ingress_routes
 
 Resources = dict[str, dict[str, bytes]]
 
 
-def server_resources(identities: Iterable[str], workers: int, pair: KeyPair, ca: bytes) -> Resources:
+def server_resources(holders: Holders, options: ServerOptions, pair: KeyPair, ca: bytes) -> Resources:
     """Everything for the servers."""
-    allowed = list(identities)
-    tables = [front_routes(allowed, workers), ingress_routes(allowed)]
+    tables = [front_routes(holders, options.workers), ingress_routes(holders, options.max_body)]
     routes = {
         table["name"]: json_format.ParseDict(table, route_pb2.RouteConfiguration()).SerializeToString(
             deterministic=True

@@ -16,6 +16,10 @@ XDS_SECRET = "sandlane-tunnel-xds"
 """The certificate that the tunnel servers show to the xDS server."""
 TUNNEL = "sandlane.dev/tunnel"
 """Label of the tunnel servers' Pods."""
+MIN_READY = 5
+"""Seconds that a new server is there before the next one goes: laptops reach it in the meantime."""
+DRAIN = 5
+"""Seconds that a server that goes still answers: routers stop asking it in the meantime, and what they asked is answered."""
 LABELS = {MANAGED_BY: MANAGER, TUNNEL: "true"}
 
 
@@ -44,6 +48,7 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
             {"name": "ingress", "containerPort": server.ingress_port, "protocol": "TCP"},
         ],
         "readinessProbe": {"tcpSocket": {"port": "front"}, "periodSeconds": 2},
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN}}},
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -51,12 +56,20 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
             "capabilities": {"drop": ["ALL"]},
         },
     }
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": LABELS},
+    }
     template = {
         "metadata": {"labels": dict(LABELS)},
         "spec": {
             "containers": [container],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 30,
+            "topologySpreadConstraints": [spread],
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": 65532,
@@ -70,10 +83,21 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
         "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
         "spec": {
             "replicas": options.replicas,
+            "minReadySeconds": MIN_READY,
             "selector": {"matchLabels": LABELS},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": equip(template, credentials, certificate),
         },
+    }
+
+
+def tunnel_budget(namespace: str) -> Object:
+    """One server stays while nodes are drained."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": LABELS}},
     }
 
 

@@ -1,48 +1,79 @@
-"""Which laptop is connected to which tunnel server, as the data plane itself says: by a request through the tunnel.
+"""Which client holds tunnels to which tunnel server, and from where: from the servers' own state.
 
-Every manager asks each tunnel server for each laptop once a second; the laptop's Envoy answers. Nothing that anybody wrote counts.
-`TunnelWatch.run` owns all tasks.
+Every manager reads each server's gauges of tunnels four times a second, whatever the number of laptops. Nothing that anybody wrote
+counts. `TunnelWatch.run` owns all tasks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import aiohttp
+import msgspec
 import structlog
 
 from sandlane.kube.clock import Clock
-from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER
+from sandlane.routing.tunnels import ID_HEADER
 from sandlane.tunnel.authority import Authority
-from sandlane.tunnel.bootstrap import PING
+from sandlane.tunnel.bootstrap import STAT_PREFIX, STATS
+from sandlane.tunnel.identity import Claim
 
 log = structlog.get_logger(__name__)
 
-PERIOD = 1.0
-TIMEOUT = 3.0
-LOST_AFTER = 2
-"""Failed questions in a row after which a laptop counts as gone from a server."""
+PERIOD = 0.25
+TIMEOUT = 1.0
+LOST_AFTER = 3
+"""Readings in a row without a tunnel (or without an answer) after which a server counts as not holding one: so a laptop whose tunnel
+broke may dial again before anything else is done about it."""
+_GAUGE = re.compile(rf"^{STAT_PREFIX}\.worker_\d+\.cluster\.([0-9a-f]+)\.([0-9a-f-]+)@(.*): (\d+)$", re.MULTILINE)
+
+
+class Tunnels(msgspec.Struct, frozen=True):
+    """One client's tunnels to one server, and the address that they come from."""
+
+    count: int
+    remote_address: str
+
+
+Reading = dict[Claim, Tunnels]
+
+
+def read_gauges(text: str) -> Reading:
+    """The tunnels of each client, from a server's `/stats`."""
+    found: Reading = {}
+    for session, uid, address, number in _GAUGE.findall(text):
+        count = int(number)
+        if count:
+            claim = Claim(session, uid)
+            before = found[claim].count if claim in found else 0
+            found[claim] = Tunnels(
+                before + count, address.replace("_", ":")
+            )  # Envoy writes no colons in names of gauges
+    return found
 
 
 class TunnelWatch:
-    """`held` says which servers' addresses hold a tunnel of each identity."""
+    """`held` says which servers' addresses hold tunnels of each LocalWorkload's holder."""
 
     def __init__(
-        self, clock: Clock, servers: Callable[[], list[str]], identities: Callable[[], Iterable[str]], port: int
+        self, clock: Clock, servers: Callable[[], list[str]], holders: Callable[[], Mapping[str, Claim]], port: int
     ) -> None:
         self.held: dict[str, frozenset[str]] = {}
+        self.tunnels: dict[str, Tunnels] = {}
+        """Uid -> all its tunnels."""
         self._clock = clock
         self._servers = servers
-        self._identities = identities
+        self._holders = holders
         self._port = port
-        self._failures: dict[tuple[str, str], int] = {}
+        self._missed: dict[tuple[Claim, str], int] = {}
         self._listeners: list[Callable[[str], None]] = []
 
     def subscribe(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with an identity whenever what it holds has changed."""
+        """Call `listener` with a uid whenever what it holds has changed."""
         self._listeners.append(listener)
 
     async def run(self, authority: Authority) -> None:
@@ -52,35 +83,48 @@ class TunnelWatch:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             while True:
-                await self._ask_all(session)
+                servers = self._servers()
+                answers = await asyncio.gather(*(self._ask(session, server) for server in servers))
+                self.take(dict(zip(servers, answers, strict=True)))
                 await self._clock.sleep(PERIOD)
 
-    async def _ask_all(self, session: aiohttp.ClientSession) -> None:
-        servers, identities = self._servers(), list(self._identities())
-        pairs = [(identity, server) for identity in identities for server in servers]
-        answers = await asyncio.gather(*(self._ask(session, *pair) for pair in pairs))
-        held: dict[str, set[str]] = {identity: set() for identity in identities}
-        for (identity, server), answered in zip(pairs, answers, strict=True):
-            failures = 0 if answered else self._failures.get((identity, server), LOST_AFTER) + 1
-            self._failures[identity, server] = failures
-            if failures < LOST_AFTER:
-                held[identity].add(server)
-        self._failures = {pair: self._failures[pair] for pair in pairs}
-        before = self.held
-        self.held = {identity: frozenset(at) for identity, at in held.items() if at}
-        for identity in before.keys() | self.held.keys():
-            if before.get(identity) != self.held.get(identity):
-                log.info("tunnels_changed", identity=identity, servers=len(self.held.get(identity, ())))
+    def take(self, readings: Mapping[str, Reading | None]) -> None:
+        """Take in one reading of every server (None: it did not answer), and tell what has changed."""
+        held: dict[str, frozenset[str]] = {}
+        missed: dict[tuple[Claim, str], int] = {}
+        tunnels: dict[str, Tunnels] = {}
+        for uid, claim in self._holders().items():
+            at = set()
+            for server, reading in readings.items():
+                found = reading.get(claim) if reading is not None else None
+                if found is not None:
+                    count = found.count + (tunnels[uid].count if uid in tunnels else 0)
+                    tunnels[uid] = Tunnels(count, found.remote_address)
+                    at.add(server)
+                    continue
+                missed[claim, server] = count = self._missed.get((claim, server), 0) + 1
+                if count < LOST_AFTER and server in self.held.get(uid, ()):
+                    at.add(server)
+            if at:
+                held[uid] = frozenset(at)
+                tunnels.setdefault(uid, self.tunnels.get(uid, Tunnels(0, "")))
+        self._missed = missed
+        before, self.held = self.held, held
+        told, self.tunnels = self.tunnels, tunnels
+        for uid in before.keys() | held.keys():
+            if before.get(uid) != held.get(uid) or told.get(uid) != tunnels.get(uid):
+                log.info("tunnels_changed", uid=uid, servers=len(held.get(uid, ())))
                 for listener in self._listeners:
-                    listener(identity)
+                    listener(uid)
 
-    async def _ask(self, session: aiohttp.ClientSession, identity: str, server: str) -> bool:
-        headers = {ID_HEADER: identity, PORT_HEADER: PING}
+    async def _ask(self, session: aiohttp.ClientSession, server: str) -> Reading | None:
+        url = f"https://{server}:{self._port}/stats"
+        params = {"filter": rf"^{STAT_PREFIX}\.worker_\d+\.cluster\.", "usedonly": ""}
         try:
-            async with session.get(f"https://{server}:{self._port}/", headers=headers) as response:
-                return response.status == 200
+            async with session.get(url, params=params, headers={ID_HEADER: STATS}) as response:
+                return read_gauges(await response.text()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
+            return None
 
 
 def _client_context(authority: Authority, clock: Clock) -> ssl.SSLContext:

@@ -127,7 +127,9 @@ class Container:
             return
         self.state.ready = False
         hook = (self.spec.get("lifecycle") or {}).get("preStop")
-        if hook:
+        if hook and "sleep" in hook:
+            await self._clock.sleep(min(float(hook["sleep"].get("seconds") or 0), grace))
+        elif hook:
             problem = await self._attempt({**hook, "timeoutSeconds": max(1, int(grace))})
             if problem:
                 log.warning("pre_stop_failed", container=self.state.name, error=problem)

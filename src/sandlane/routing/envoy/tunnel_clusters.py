@@ -9,6 +9,7 @@ from sandlane.routing.envoy.clusters import UNLIMITED
 from sandlane.routing.envoy.encode import ADS, EXTENSION, Config, socket
 from sandlane.routing.table import FrontDoor, Override, TunnelBackend
 from sandlane.routing.tunnels import (
+    ANY,
     DISCONNECTED,
     ID_HEADER,
     INGRESS_PORT,
@@ -19,6 +20,8 @@ from sandlane.routing.tunnels import (
     Held,
 )
 
+BRIDGE = 8
+"""How often a request is tried again that found no tunnel."""
 Route = Callable[[str, str], list[Config]]
 """Makes the routes to one cluster, given its name and who serves there."""
 
@@ -60,10 +63,9 @@ def tunnel_cluster(backend: TunnelBackend) -> Config:
 
 
 def tunnel_assignment(backend: TunnelBackend, held: Held) -> Config:
-    """The servers that hold the laptop's tunnels now."""
-    hosts = [
-        {"endpoint": {"address": socket(address, INGRESS_PORT)}} for address in sorted(held.get(backend.identity, ()))
-    ]
+    """The servers that hold the laptop's tunnels now; while none does, all of them: each answers why, and knows first when it is back."""
+    servers = held.get(backend.identity) or held.get(ANY, frozenset())
+    hosts = [{"endpoint": {"address": socket(address, INGRESS_PORT)}} for address in sorted(servers)]
     return {"cluster_name": backend.name, "endpoints": [{"lb_endpoints": hosts}] if hosts else []}
 
 
@@ -79,8 +81,8 @@ def tunnel_routes(front: FrontDoor, override: Override, backend: TunnelBackend, 
             {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
             for key, value in ((ID_HEADER, backend.identity), (PORT_HEADER, str(backend.port)))
         ]
-        if override.on_disconnect is OnDisconnect.HOLD:
-            each["route"] = {**each["route"], "retry_policy": _hold(override.hold_seconds)}
+        hold = override.hold_seconds if override.on_disconnect is OnDisconnect.HOLD else 0
+        each["route"] = {**each["route"], "retry_policy": _again(hold)}
     return routes
 
 
@@ -97,11 +99,17 @@ def _disconnected(override: Override) -> Config:
     }
 
 
-def _hold(seconds: int) -> Config:
-    """Try again, four times a second, for as long as a disconnected laptop is waited for."""
+def _again(hold: int) -> Config:
+    """Try a request again that no laptop has seen, at another tunnel server first: for about a second, which bridges a tunnel that
+    broke or a server that goes; or for `hold` seconds. Envoy waits a random time up to the interval, half of it on average."""
     return {
-        "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers,retriable-status-codes",
+        "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
         "retriable_headers": [{"name": REASON_HEADER, "string_match": {"exact": DISCONNECTED}}],
-        "num_retries": max(1, seconds * 4),
-        "retry_back_off": {"base_interval": "0.25s", "max_interval": "0.25s"},
+        "num_retries": max(BRIDGE, hold * 8),
+        "retry_back_off": {"base_interval": "0.05s" if not hold else "0.25s", "max_interval": "0.25s"},
+        "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": _PREVIOUS}],
+        "host_selection_retry_max_attempts": 2,
     }
+
+
+_PREVIOUS = {"@type": EXTENSION + "retry.host.previous_hosts.v3.PreviousHostsPredicate"}
