@@ -209,6 +209,46 @@ def test_route_groups_and_local_workloads_have_their_rules() -> None:
     assert "does not exist yet" in handlers.local_workload(asked(other))[0]
 
 
+def a_label() -> dict[str, Any]:
+    return {"label": {"key": "team", "value": "*"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"match": {"any": [a_label()], "label": a_label()["label"]}}, "spec.match"),
+        ({"match": {"any": [{"all": [{"any": [a_label()]}]}]}}, "spec.match.any[0].all[0].any"),
+        ({"match": {"all": []}}, "spec.match.all"),
+        ({"match": {"label": {"key": "-", "value": "x"}}}, "spec.match.label.key"),
+        ({"match": a_label(), "namespaces": ["rides", "rides"]}, "spec.namespaces[1]"),
+        ({"match": a_label(), "ttl": {"duration": "1d", "from": "birth"}}, "spec.ttl.from"),
+        ({"match": a_label(), "endpoints": [{"name": "web", "target": "ftp://x:1"}]}, "spec.endpoints[0].target"),
+        ({"match": a_label(), "routingKey": "Not A Key"}, "spec.routingKey"),
+        ({"match": a_label(), "routingKey": "taken"}, "spec.routingKey"),
+    ],
+)
+def test_wrong_route_groups_are_refused(spec: dict[str, Any], field: str) -> None:
+    """Each rule of a group has its field in the refusal; keys are unique over sandboxes and groups."""
+    handlers = admission(Authority(), object_("Sandbox", fork() | {"routingKey": "taken"}))
+    with pytest.raises(Denied) as refused:
+        handlers.route_group(asked(object_("RouteGroup", spec, "g")))
+    assert [cause.field for cause in refused.value.causes] == [field]
+
+
+def test_a_route_group_changes() -> None:
+    """Everything but the key may change; a group that is going is let through; unseen namespaces are warned about."""
+    old = object_("RouteGroup", {"match": a_label(), "routingKey": "mine"}, "g")
+    handlers = admission(Authority(), old)
+    changed = object_("RouteGroup", {"match": {"any": [a_label()]}, "routingKey": "mine", "namespaces": ["maps"]}, "g")
+    warnings = handlers.route_group(asked(changed, old))
+    assert [text.partition(":")[0] for text in warnings] == ["spec.namespaces", "spec.namespaces[0]"]
+    assert "Namespace maps does not consent" in warnings[1]
+    with pytest.raises(Denied, match="cannot be changed"):
+        handlers.route_group(asked(object_("RouteGroup", {"match": a_label(), "routingKey": "other"}, "g"), old))
+    going = object_("RouteGroup", {"match": {}}, "g", deletionTimestamp="2026-01-01T00:00:00Z")
+    assert handlers.route_group(asked(going, old)) == []
+
+
 def test_every_place_of_a_secret_is_found() -> None:
     """Volumes, projections, pull secrets, variables, drivers."""
     template = {

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from sandlane.api.limits import Limits, Settings
 from sandlane.kube.resource import (
     DEPLOYMENTS,
     NETWORK_POLICIES,
     PODS,
-    ROUTE_GROUPS,
     SANDBOXES,
     Key,
     Object,
@@ -23,18 +21,6 @@ from support.sandboxes import NAMESPACE, Report, deployment, fork, running, sand
 def message(obj: Object, kind: str) -> str:
     """The message of a condition."""
     return str(next(each["message"] for each in obj["status"]["conditions"] if each["type"] == kind))
-
-
-def group(name: str = "both", **spec: Any) -> Object:
-    """A RouteGroup over `feature: x*`."""
-    match = {"any": [{"label": {"key": "feature", "value": "x*"}}]}
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {
-        "apiVersion": "sandlane.dev/v1alpha1",
-        "kind": "RouteGroup",
-        "metadata": metadata,
-        "spec": {"match": match} | spec,
-    }
 
 
 async def test_a_crash_loop_is_told_in_words() -> None:
@@ -160,51 +146,6 @@ async def test_a_sandbox_expires_after_a_warning() -> None:
         names = [each["metadata"]["name"] for each in (await cluster.client.list(DEPLOYMENTS, NAMESPACE)).items]
         assert names == ["route"]
         assert (await cluster.client.list(SANDBOXES, NAMESPACE)).items == []
-
-
-async def test_a_route_group_follows_its_sandboxes() -> None:
-    """A group compiles the routes of what it matches, names conflicts, and is woken by sandbox changes."""
-    async with running(deployment(), service(), deployment("driver"), service("driver")) as cluster:
-        await cluster.client.create(ROUTE_GROUPS, group())
-        empty = await cluster.condition("SandboxesReady", "False", "NoMatchedSandboxes", "both", ROUTE_GROUPS)
-        assert empty["status"]["unmatchedSince"]
-        await cluster.client.create(SANDBOXES, sandbox("one", fork(), labels={"feature": "x1"}))
-        await cluster.condition("Ready", "True", "", "both", ROUTE_GROUPS)
-        await cluster.client.create(SANDBOXES, sandbox("two", fork(), fork("driver"), labels={"feature": "x2"}))
-        conflicted = await cluster.condition("Conflicted", "True", "ConflictingSandboxes", "both", ROUTE_GROUPS)
-        assert conflicted["status"]["conflicts"][0]["winner"] == "one"
-
-        async def compiled() -> Object | None:
-            found = await cluster.client.get(ROUTE_GROUPS, "both", NAMESPACE)
-            return found if found["status"].get("routeCount") == 2 else None
-
-        routes = (await cluster.until(compiled, "two routes"))["status"]["routes"]
-        assert [(route["service"], route["sandbox"]) for route in routes] == [("driver", "two"), ("route", "one")]
-        assert "unmatchedSince" not in (await cluster.client.get(ROUTE_GROUPS, "both", NAMESPACE))["status"]
-        await cluster.ready("one")
-
-        async def named() -> bool:
-            return (await cluster.client.get(SANDBOXES, "one", NAMESPACE))["status"].get("routeGroups") == ["both"]
-
-        await cluster.until(named, "the sandbox names its group")
-        await cluster.client.delete(SANDBOXES, "one", NAMESPACE)
-        await cluster.condition("Conflicted", "False", "", "both", ROUTE_GROUPS)
-        await cluster.client.delete(ROUTE_GROUPS, "both", NAMESPACE)
-        await cluster.gone(ROUTE_GROUPS, "both")
-        events = await captured_events(cluster.client, NAMESPACE)
-        assert "RouteGroup/both: Conflict" in events
-
-
-async def test_an_unmatched_group_expires() -> None:
-    """With a TTL from noMatchedSandboxes a group goes when nothing has matched it for so long."""
-    clock = ManualClock()
-    async with running(clock=clock) as cluster:
-        await cluster.cluster.ensure_namespace(NAMESPACE)
-        await cluster.client.create(ROUTE_GROUPS, group(ttl={"duration": "1h", "from": "noMatchedSandboxes"}))
-        await clock.advance(600)
-        await cluster.client.get(ROUTE_GROUPS, "both", NAMESPACE)
-        await clock.advance(3100)
-        assert (await cluster.client.list(ROUTE_GROUPS, NAMESPACE)).items == []
 
 
 async def test_a_taken_routing_key_is_refused_until_it_is_free() -> None:

@@ -153,6 +153,18 @@ def sandbox(name: str = "new-eta", *forks: Object, labels: dict[str, str] | None
     }
 
 
+def group(name: str = "both", **spec: Any) -> Object:
+    """A RouteGroup over `feature: x*`."""
+    match = {"any": [{"label": {"key": "feature", "value": "x*"}}]}
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {
+        "apiVersion": "sandlane.dev/v1alpha1",
+        "kind": "RouteGroup",
+        "metadata": metadata,
+        "spec": {"match": match} | spec,
+    }
+
+
 class Running:
     """A fake cluster with the controllers running."""
 

@@ -6,7 +6,7 @@ webhook server's requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,6 +33,7 @@ from sandlane.api.validation import (
 from sandlane.kube.client import Client
 from sandlane.kube.resource import LOCAL_WORKLOADS, ROUTE_GROUPS, SANDBOXES, Key, Object
 from sandlane.kube.store import Record
+from sandlane.routing.groups import consents
 from sandlane.runtime.admission_review import AdmissionRequest, Cause, Denied
 from sandlane.runtime.webhook import WebhookServer
 from sandlane.sandbox.plan import Problem
@@ -94,7 +95,8 @@ class Admission:
             return []
         findings = self._route_group_findings(request)
         _refuse("RouteGroup", request, findings)
-        return list(findings.warnings)
+        new = _records(request, RouteGroup)[0]
+        return [*findings.warnings, *self._not_consenting(new)]
 
     def local_workload(self, request: AdmissionRequest) -> list[str]:
         """The rules of a LocalWorkload; warnings. Raises `Denied`."""
@@ -126,6 +128,13 @@ class Admission:
         if old is not None:
             findings += check_route_group_update(old.spec, new.spec)
         return findings
+
+    def _not_consenting(self, group: RouteGroup) -> Iterator[str]:
+        """Warnings about namespaces whose sandboxes the group will not see yet."""
+        for index, name in enumerate(group.spec.namespaces):
+            if not consents(self._world, group, name):
+                what = f"spec.namespaces[{index}]: Namespace {name} does not consent"
+                yield reasons.explained(reasons.NAMESPACE_NOT_CONSENTED, what)
 
     def _local_workload_findings(self, request: AdmissionRequest) -> Findings:
         new, old = _records(request, LocalWorkload)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sandlane.api import reasons
 from sandlane.api.labels import ALLOW_ROUTE_GROUPS
 from sandlane.api.limits import Settings
 from sandlane.api.ttl import Expiry
@@ -9,12 +12,12 @@ from sandlane.api.types import FINALIZER, RouteGroupStatus
 from sandlane.kube.clock import timestamp
 from sandlane.kube.errors import NotFound
 from sandlane.kube.informer import Change
-from sandlane.kube.resource import NAMESPACES, ROUTE_GROUPS, SANDBOXES, Key
+from sandlane.kube.resource import LOCAL_WORKLOADS, NAMESPACES, ROUTE_GROUPS, SANDBOXES, Key
 from sandlane.routegroup.plan import compile_group
 from sandlane.routegroup.status import expires, observe, terminating
 from sandlane.routing.groups import matches
 from sandlane.routing.patience import Patience
-from sandlane.runtime.conditions import find_condition, is_true
+from sandlane.runtime.conditions import find_condition
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
 from sandlane.runtime.lifetime import Lifetime
@@ -22,7 +25,7 @@ from sandlane.runtime.manager import Manager
 from sandlane.runtime.recorder import WARNING
 from sandlane.runtime.result import Request, Result
 from sandlane.runtime.status import write_status
-from sandlane.world.records import Namespace, RouteGroup, Sandbox
+from sandlane.world.records import LocalWorkload, Namespace, RouteGroup, Sandbox
 from sandlane.world.reports import Routes
 from sandlane.world.world import World
 
@@ -51,6 +54,7 @@ class RouteGroupController:
             .for_(ROUTE_GROUPS, RouteGroup)
             .watches(ROUTE_GROUPS, RouteGroup, to_requests=lambda group: same_key(world, group), when=_came_or_went)
             .watches(SANDBOXES, Sandbox, to_requests=lambda sandbox: groups_of(world, sandbox), when=_later)
+            .watches(LOCAL_WORKLOADS, LocalWorkload, to_requests=lambda local: of_local(world, local), when=_later)
             .watches(NAMESPACES, Namespace, to_requests=lambda ns: looking_into(world, ns), when=_consent_changed)
             .complete(self)
         )
@@ -124,7 +128,9 @@ class RouteGroupController:
             answer = await remove_finalizer(self._client, ROUTE_GROUPS, group.metadata, FINALIZER)
         except NotFound:
             return Result.done()
-        if is_true(group.status.conditions, "RoutesProgrammed") and group.status.route_count:
+        told = find_condition(group.status.conditions, "RoutesProgrammed")
+        served = told is not None and (told.status == "True" or told.reason == reasons.ROUTES_DRAINING)
+        if served and group.status.route_count:
             self._recorder.event(ROUTE_GROUPS, group.metadata, "RoutesRemoved", "no router serves its routes")
         if answer is not None:
             self._cache.observe(ROUTE_GROUPS, answer)
@@ -149,6 +155,12 @@ def groups_of(world: World, sandbox: Sandbox) -> list[Key]:
     ]
 
 
+def of_local(world: World, local: LocalWorkload) -> list[Key]:
+    """The groups that match a local workload's sandbox."""
+    sandbox = world.sandboxes.get(Key(local.metadata.namespace, local.spec.sandbox))
+    return groups_of(world, sandbox) if sandbox is not None else []
+
+
 def same_key(world: World, group: RouteGroup) -> list[Key]:
     """The groups that claim the same key."""
     key = group.spec.routing_key
@@ -160,7 +172,7 @@ def looking_into(world: World, namespace: Namespace) -> list[Key]:
     return [group.metadata.key for group in world.route_groups if namespace.metadata.name in group.spec.namespaces]
 
 
-def _later(change: Change[Sandbox]) -> bool:
+def _later(change: Change[Any]) -> bool:
     return not change.initial
 
 

@@ -9,14 +9,15 @@ from sandlane.api.keys import routing_key
 from sandlane.api.types import CompiledRoute, MatchedSandbox, RouteConflict
 from sandlane.api.validation import check_route_group
 from sandlane.kube.resource import Key
-from sandlane.routing.build import sandbox_routes
-from sandlane.routing.groups import conflicts, consents, matched_sandboxes
+from sandlane.routing.build import routes_to
+from sandlane.routing.groups import Conflict, conflicts, consents, matched_sandboxes
 from sandlane.routing.table import Door, Override, TunnelBackend
 from sandlane.runtime.conditions import is_true
 from sandlane.world.records import RouteGroup, Sandbox
 from sandlane.world.world import World
 
-SHOWN_ROUTES = 100
+SHOWN = 100
+"""The most routes, conflicts and sandboxes of one conflict in a status; and ten times as many matched sandboxes."""
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class Compiled(msgspec.Struct, frozen=True):
 
     routing_key: str
     sandboxes: tuple[MatchedSandbox, ...] = ()
+    """All that match, the oldest first."""
     routes: tuple[CompiledRoute, ...] = ()
     route_count: int = 0
     conflicts: tuple[RouteConflict, ...] = ()
@@ -35,40 +37,43 @@ def compile_group(world: World, group: RouteGroup) -> Compiled:
     """Compile a group that is not being deleted."""
     metadata, spec = group.metadata, group.spec
     key = routing_key(metadata.uid, spec.routing_key)
+    found = matched_sandboxes(world, group)
+    matched = tuple(_matched(each, metadata.namespace) for each in found)
     findings = check_route_group(metadata.namespace, spec)
     if findings.errors:
-        return Compiled(key, refused=(reasons.INVALID_SPEC, findings.message))
+        return Compiled(key, matched, refused=(reasons.INVALID_SPEC, findings.message))
     holders = world.with_key(key)
     if holders and holders[0].metadata.uid != metadata.uid:
         problem = f"spec.routingKey: {type(holders[0]).__name__} {holders[0].metadata.key} has the key {key!r}"
-        return Compiled(key, refused=(reasons.ROUTING_KEY_TAKEN, problem))
-    found = matched_sandboxes(world, group)
-    routes = _routes(found, f"RouteGroup {metadata.key}")
-    shown = [_shown(door, routes[door], metadata.namespace) for door in sorted(routes)[:SHOWN_ROUTES]]
+        return Compiled(key, matched, refused=(reasons.ROUTING_KEY_TAKEN, problem))
+    routes = _routes(world, found, f"RouteGroup {metadata.key}")
+    shown = [_shown(door, routes[door], metadata.namespace) for door in sorted(routes)[:SHOWN]]
     return Compiled(
         key,
-        sandboxes=tuple(_matched(each, metadata.namespace) for each in found),
+        sandboxes=matched,
         routes=tuple(shown),
         route_count=len(routes),
-        conflicts=tuple(
-            RouteConflict(
-                each.baseline,
-                tuple(_name(one, metadata.namespace) for one in each.sandboxes),
-                _name(each.winner, metadata.namespace),
-            )
-            for each in conflicts(found)
-        ),
+        conflicts=tuple(_conflict(each, metadata.namespace) for each in conflicts(found)),
         not_consenting=tuple(name for name in spec.namespaces if not consents(world, group, name)),
     )
 
 
-def _routes(sandboxes: list[Sandbox], via: str) -> dict[Door, Override]:
+def _routes(world: World, sandboxes: list[Sandbox], via: str) -> dict[Door, Override]:
     """Where the group's key leads; of two sandboxes the older one counts."""
     found: dict[Door, Override] = {}
     for sandbox in sandboxes:
-        for door, override in sandbox_routes(sandbox, via):
+        for door, override in routes_to(world, sandbox, via):
             found.setdefault(door, override)
     return found
+
+
+def _conflict(conflict: Conflict, namespace: str) -> RouteConflict:
+    elsewhere = "" if conflict.namespace == namespace else conflict.namespace
+    return RouteConflict(
+        msgspec.structs.replace(conflict.baseline, namespace=elsewhere),
+        tuple(_name(each, namespace) for each in conflict.sandboxes[:SHOWN]),
+        _name(conflict.winner, namespace),
+    )
 
 
 def _matched(sandbox: Sandbox, namespace: str) -> MatchedSandbox:

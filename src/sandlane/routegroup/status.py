@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,11 +12,13 @@ from sandlane.api.limits import Settings
 from sandlane.api.reasons import explained
 from sandlane.api.ttl import Expiry, expiry, format_time
 from sandlane.api.types import CompiledRoute, EndpointStatus, RouteGroupStatus
-from sandlane.routegroup.plan import Compiled
+from sandlane.routegroup.plan import SHOWN, Compiled
 from sandlane.runtime.verdicts import Verdict, verdict_of, with_verdicts
 from sandlane.world.records import RouteGroup
 from sandlane.world.reports import RouteReport
 
+NAMED = 5
+"""The most of a kind that a message names."""
 CONDITIONS = ("Accepted", "Conflicted", "SandboxesReady", "RoutesProgrammed", "Ready")
 
 
@@ -38,10 +40,10 @@ def observe(
         last_update_time=updated,
         expires_at=format_time(ends.at) if ends else "",
         unmatched_since=unmatched,
-        matched_sandboxes=compiled.sandboxes,
+        matched_sandboxes=compiled.sandboxes[: 10 * SHOWN],
         routes=compiled.routes,
         route_count=compiled.route_count,
-        conflicts=compiled.conflicts,
+        conflicts=compiled.conflicts[:SHOWN],
         endpoints=_endpoints(group, compiled, settings),
         conditions=with_verdicts(old.conditions, CONDITIONS, verdicts, generation, now),
     )
@@ -91,8 +93,7 @@ def _accepted(compiled: Compiled) -> Verdict:
         reason, message = compiled.refused
         return Verdict(False, reason, explained(reason, message))
     if compiled.not_consenting:
-        names = ", ".join(compiled.not_consenting)
-        what = f"spec.namespaces: sandboxes are not looked for in {names}"
+        what = f"spec.namespaces: sandboxes are not looked for in {_some(compiled.not_consenting)}"
         return Verdict(False, reasons.NAMESPACE_NOT_CONSENTED, explained(reasons.NAMESPACE_NOT_CONSENTED, what))
     return Verdict(True, reasons.ACCEPTED)
 
@@ -101,10 +102,17 @@ def _conflicted(compiled: Compiled) -> Verdict:
     if not compiled.conflicts:
         return Verdict(False, reasons.NO_CONFLICT)
     told = "; ".join(
-        f"{', '.join(each.sandboxes)} replace {each.baseline.kind} {each.baseline.name}, {each.winner} has the route"
-        for each in compiled.conflicts
+        f"{_some(each.sandboxes)} replace {each.baseline.kind} {each.baseline.name}, {each.winner} has the route"
+        for each in compiled.conflicts[:NAMED]
     )
+    if len(compiled.conflicts) > NAMED:
+        told += f"; and {len(compiled.conflicts) - NAMED} more"
     return Verdict(True, reasons.CONFLICTING_SANDBOXES, explained(reasons.CONFLICTING_SANDBOXES, told))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _sandboxes_ready(compiled: Compiled) -> Verdict:
@@ -112,7 +120,7 @@ def _sandboxes_ready(compiled: Compiled) -> Verdict:
         return Verdict(False, reasons.NO_MATCHED_SANDBOXES, "no sandbox matches yet")
     late = [each.name for each in compiled.sandboxes if not each.ready]
     if late:
-        return Verdict(False, reasons.SANDBOXES_NOT_READY, f"not ready: {', '.join(late[:10])}")
+        return Verdict(False, reasons.SANDBOXES_NOT_READY, f"not ready: {_some(late)}")
     return Verdict(True, reasons.ALL_READY)
 
 

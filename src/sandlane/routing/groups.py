@@ -17,6 +17,7 @@ from sandlane.world.world import World
 class Conflict(msgspec.Struct, frozen=True):
     """Matched sandboxes, oldest first, that replace the same baseline; the first has the route."""
 
+    namespace: str
     baseline: WorkloadReference
     sandboxes: tuple[Key, ...]
 
@@ -76,4 +77,6 @@ def conflicts(sandboxes: list[Sandbox]) -> list[Conflict]:
     for sandbox in sandboxes:
         for baseline in replaced(sandbox):
             by_baseline.setdefault(baseline, []).append(sandbox.metadata.key)
-    return [Conflict(reference, tuple(keys)) for (_, reference), keys in by_baseline.items() if len(keys) > 1]
+    return [
+        Conflict(place, reference, tuple(keys)) for (place, reference), keys in by_baseline.items() if len(keys) > 1
+    ]

@@ -1,0 +1,65 @@
+"""Whatever goes wrong on the way, a route group ends in the same world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandlane.api.crd import definitions
+from sandlane.kube.client import Client
+from sandlane.kube.resource import ROUTE_GROUPS, SANDBOXES, Object, Resource
+from sandlane.testing.harness import Harness, Step
+from support.sandboxes import NAMESPACE, PretendDeployments, build, deployment, fork, group, sandbox, service
+
+
+def create(resource: Resource, obj: Object) -> Step:
+    """A user applies something."""
+    return lambda client: client.create(resource, obj)
+
+
+def change(**spec: Any) -> Step:
+    """A user edits the group."""
+    return lambda client: client.patch(ROUTE_GROUPS, "both", {"spec": spec}, namespace=NAMESPACE)
+
+
+def label(name: str, value: str) -> Step:
+    """A user labels a sandbox."""
+    patch = {"metadata": {"labels": {"feature": value}}}
+    return lambda client: client.patch(SANDBOXES, name, patch, namespace=NAMESPACE)
+
+
+def delete(resource: Resource, name: str) -> Step:
+    """A user deletes something."""
+
+    async def step(client: Client) -> None:
+        await client.delete(resource, name, NAMESPACE)
+
+    return step
+
+
+BASE = (*definitions(), deployment(), service(), deployment("driver"), service("driver"))
+ONE = create(SANDBOXES, sandbox("one", fork(), labels={"feature": "x1"}, routingKey="one"))
+TWO = create(SANDBOXES, sandbox("two", fork("driver"), labels={"feature": "x2"}, routingKey="two"))
+GROUP = create(ROUTE_GROUPS, group(routingKey="both"))
+ROWS: dict[str, list[Step]] = {
+    "label-comes-and-goes": [GROUP, ONE, label("one", "y"), label("one", "x9")],
+    "conflict": [ONE, create(SANDBOXES, sandbox("two", fork(), labels={"feature": "x2"}, routingKey="two")), GROUP],
+    "match-changed": [ONE, TWO, GROUP, change(match={"any": None, "label": {"key": "feature", "value": "x2"}})],
+    "deleted": [GROUP, ONE, delete(SANDBOXES, "one"), delete(ROUTE_GROUPS, "both")],
+    "key-taken": [create(ROUTE_GROUPS, group("a", routingKey="k")), create(ROUTE_GROUPS, group(routingKey="k"))],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+async def test_ends_in_the_same_world(row: str) -> None:
+    """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
+    harness = Harness(
+        build, objects=BASE, steps=ROWS[row], environment=PretendDeployments, limit=6, seed=list(ROWS).index(row)
+    )
+    report = await harness.check()
+    assert report.writes
+    if row == "match-changed":
+        status = report.world[f"RouteGroup {NAMESPACE}/both"]["status"]
+        assert [each["name"] for each in status["matchedSandboxes"]] == ["two"]
