@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from sandlane.runtime.manager import Manager
 from sandlane.runtime.owners import controller_reference
 from sandlane.runtime.result import Request, Result
 from sandlane.testing.events import captured_events
-from sandlane.testing.faults import Failure, Schedule
+from sandlane.testing.faults import Failure, Schedule, Watching
 from sandlane.testing.harness import Differs, Harness
 
 FINALIZER = "example.com/keep"
@@ -98,7 +99,7 @@ async def test_a_good_controller_passes() -> None:
 
 async def test_deletion_passes_too() -> None:
     """Finalizer on, Secret, then all of it away again."""
-    report = await Harness(Good, objects=[guestbook(), guestbook("b")], steps=[delete]).check()
+    report = await Harness(Good, objects=[guestbook(), guestbook("b")], steps=[delete], limit=60).check()
     assert "Secret d/a-secret" not in report.world
     assert "Secret d/b-secret" in report.world
 
@@ -158,13 +159,60 @@ async def test_bugs_are_found(controller: type[Good], schedule: str) -> None:
 
 async def test_a_schedule_can_be_repeated() -> None:
     """What a failure prints can be run alone."""
-    harness = Harness(Good, objects=[guestbook()])
+    harness = Harness(Good, objects=[guestbook()], limit=1)
     world = (await harness.check()).world
     schedule = Schedule(fail_call=4, failure=Failure.LOST_ANSWER)
     await harness.try_schedule(schedule, world)
     assert "answer lost" in str(schedule)
     with pytest.raises(Differs, match=r"answer lost(.|\n)*under the schedule"):
         await harness.try_schedule(schedule, {})
+
+
+async def test_every_way_to_go_wrong_is_tried() -> None:
+    """For a small row all of them; of a large one all crashes and bad watches, and the same sample for the same seed."""
+    everything = Harness(Good)._schedules(writes=2, calls=5)
+    assert len(everything) == len(set(everything)) == 2 + 2 + 3 + 5 * len(Failure)
+    assert {failure.value for failure in Failure} >= {"409", "429", "500", "no answer in time"}
+    sampled = Harness(Good, seed=3, limit=12)._schedules(writes=4, calls=50)
+    assert sampled == Harness(Good, seed=3, limit=12)._schedules(writes=4, calls=50)
+    assert sampled != Harness(Good, seed=4, limit=12)._schedules(writes=4, calls=50)
+    assert len(sampled) == 12
+    assert [s.crash_after_write for s in sampled[:4]] == [1, 2, 3, 4]
+    assert [s.watching for s in sampled[4:7]] == [Watching.CUT, Watching.EXPIRE, Watching.LATE]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        (Schedule(fail_call=3, failure=Failure.SERVER_ERROR), "watch=true.*! 500"),
+        (Schedule(fail_call=1, failure=Failure.TIMEOUT), "! no answer in time"),
+        (Schedule(watching=Watching.LATE), "five seconds late"),
+    ],
+)
+async def test_watches_fail_and_calls_hang(schedule: Schedule, told: str) -> None:
+    """A watch is a call like others; a call may have no answer for as long as it is waited for; events may be late."""
+    run = await Harness(Good, objects=[guestbook()])._run(schedule)
+    assert re.search(told, run.log)
+
+
+class Dying(Good):
+    """A runnable of it dies when a call fails."""
+
+    def __init__(self, manager: Manager) -> None:
+        super().__init__(manager)
+        manager.add_runnable(self.look)
+
+    async def look(self) -> None:
+        """Once, without handling an error."""
+        await self.client.list(CONFIG_MAPS, "d")
+
+
+async def test_a_process_that_dies_tells_the_schedule() -> None:
+    """So does everything else that ends a run: the failure can be repeated."""
+    with pytest.raises(Differs, match=r"schedule: call 1 fails: 500 \(seed 5\)(.|\n)*life 1"):
+        await Harness(Dying, objects=[guestbook()], seed=5).try_schedule(
+            Schedule(fail_call=1, failure=Failure.SERVER_ERROR), {}
+        )
 
 
 async def test_events_are_captured() -> None:

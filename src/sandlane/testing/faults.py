@@ -15,13 +15,16 @@ from sandlane.kube.transport import Request, Response, Stream, Transport
 
 
 class Failure(Enum):
-    """How one call fails. `LOST_ANSWER`: it took effect, and nobody heard of it."""
+    """How one call fails. `LOST_ANSWER`: it took effect, and nobody heard of it. `TIMEOUT`: no answer, for as long as
+    the caller waits; it did not take effect.
+    """
 
     CONFLICT = "409"
     TOO_MANY = "429"
     SERVER_ERROR = "500"
     LOST_REQUEST = "request lost"
     LOST_ANSWER = "answer lost"
+    TIMEOUT = "no answer in time"
 
 
 class Watching(Enum):
@@ -30,10 +33,11 @@ class Watching(Enum):
     WELL = "watches are well"
     CUT = "each watch breaks after each event"
     EXPIRE = "each event is dropped and the watch expires, so that events merge in a list"
+    LATE = "each event comes five seconds late"
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """What goes wrong. Calls and writes count from 1; 0 is never."""
+    """What goes wrong. Calls (watches as well) and writes count from 1; 0 is never."""
 
     crash_after_write: int = 0
     fail_call: int = 0
@@ -58,7 +62,7 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 UNCOUNTED = ("/events", "/leases")
 """Collections whose writes are no part of the world: what happened, and who leads."""
 HELD = 5.0
-"""Seconds for which the watches of a stale view are held back."""
+"""Seconds for which the watches of a stale view, or late events, are held back."""
 
 
 class FaultyTransport:
@@ -88,15 +92,10 @@ class FaultyTransport:
     async def send(self, request: Request, *, timeout: float) -> Response:
         """The whole answer, or a failure."""
         await self._live()
-        self.calls += 1
-        number, failure = self.calls, self._schedule.failure
-        line = f"{number:4}. {request.method} {request.target}"
+        line, failure = self._begin(request)
         writing = request.method in WRITES
-        if number == self._schedule.fail_call and not (failure is Failure.CONFLICT and not writing):
-            self.log.append(f"{line}  ! {failure.value}")
-            if failure is Failure.LOST_ANSWER:
-                await self._inner.send(request, timeout=timeout)
-            return _failed(failure)
+        if failure is not None and not (failure is Failure.CONFLICT and not writing):
+            return await self._fail(request, line, failure, timeout)
         if (old := self._stale.pop(request.target, None)) is not None and not writing:
             self.log.append(f"{line}  ! a stale answer")
             return old
@@ -117,26 +116,57 @@ class FaultyTransport:
     async def stream(self, request: Request, *, timeout: float) -> AsyncIterator[Stream]:
         """A stream that may break."""
         await self._live()
+        line, failure = self._begin(request)
+        if failure is not None and failure is not Failure.CONFLICT:
+            yield _Whole(await self._fail(request, line, failure, timeout))
+            return
+        self.log.append(line)
         if any(target.startswith(f"{request.path}?") for target in self._was_stale):
             await self._clock.sleep(HELD)
         async with self._inner.stream(request, timeout=timeout) as stream:
-            yield _FaultyStream(stream, self._schedule.watching, self.log)
+            yield _FaultyStream(stream, self._schedule.watching, self._clock, self.log)
 
     async def close(self) -> None:
         """Close the inner transport."""
         await self._inner.close()
+
+    def _begin(self, request: Request) -> tuple[str, Failure | None]:
+        """Count a call: its line in the log, and how it is to fail, if it is."""
+        self.calls += 1
+        failing = self.calls == self._schedule.fail_call
+        return f"{self.calls:4}. {request.method} {request.target}", self._schedule.failure if failing else None
+
+    async def _fail(self, request: Request, line: str, failure: Failure, timeout: float) -> Response:
+        """The answer of a call that fails. Raises `TransportError` when there is none."""
+        self.log.append(f"{line}  ! {failure.value}")
+        if failure is Failure.TIMEOUT:
+            await self._clock.sleep(timeout)
+        elif failure is Failure.LOST_ANSWER and request.method in WRITES:
+            await self._inner.send(request, timeout=timeout)
+        return _failed(failure)
 
     async def _live(self) -> None:
         if self._dead.is_set():
             await asyncio.get_running_loop().create_future()  # for ever: the process is gone
 
 
+class _Whole:
+    """An answer as a stream."""
+
+    def __init__(self, response: Response) -> None:
+        self.status, self.headers, self._body = response.status, response.headers, response.body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
 class _FaultyStream:
-    def __init__(self, inner: Stream, watching: Watching, log: list[str]) -> None:
+    def __init__(self, inner: Stream, watching: Watching, clock: Clock, log: list[str]) -> None:
         self.status = inner.status
         self.headers = inner.headers
         self._inner = inner
         self._watching = watching
+        self._clock = clock
         self._log = log
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -145,6 +175,10 @@ class _FaultyStream:
                 yield chunk
                 continue
             self._log.append(f"      ! {self._watching.value}")
+            if self._watching is Watching.LATE:
+                await self._clock.sleep(HELD)
+                yield chunk
+                continue
             if self._watching is Watching.CUT:
                 yield chunk
                 raise TransportError("cut")
@@ -153,7 +187,7 @@ class _FaultyStream:
 
 
 def _failed(failure: Failure) -> Response:
-    if failure in (Failure.LOST_REQUEST, Failure.LOST_ANSWER):
+    if failure in (Failure.LOST_REQUEST, Failure.LOST_ANSWER, Failure.TIMEOUT):
         raise TransportError(failure.value)
     code = int(failure.value)
     reason = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError"}[code]

@@ -4,9 +4,10 @@
 
 `build(manager)` registers the controllers under test; `objects` is the world at the start; each step is what a user does
 once everything is at rest. `check` runs the row undisturbed, then again with empty memory (which must write nothing), then
-once for each way to go wrong: a crash after each write, each call failing in each way, watches that break or drop events,
-a restart on a stale view. Rows that would need more than `limit` runs are sampled, by the seed. A world that differs
-raises `Differs`, which prints the schedule, the calls and the difference. What the API server makes up (uids, versions,
+once for each way to go wrong: a crash after each write, each call failing in each way, watches that break, drop events or
+are late, a restart on a stale view. A row that would need more than `limit` runs has all its crashes and bad watches, and a
+sample of the rest, by the seed. Whatever ends otherwise raises `Differs`, which prints the schedule, the calls and the
+difference. What the API server makes up (uids, versions,
 times, cluster IPs, node ports) is no difference.
 """
 
@@ -112,23 +113,34 @@ class Harness:
         if run.world != expected:
             raise Differs(f"schedule: {schedule} (seed {self._seed})\n{run.log}\n{difference(expected, run.world)}")
         if run.second_writes:
-            raise Differs(f"schedule: {schedule}: the second run wrote: {run.second_writes}\n{run.log}")
+            raise Differs(
+                f"schedule: {schedule} (seed {self._seed}): the second run wrote: {run.second_writes}\n{run.log}"
+            )
 
     def _schedules(self, writes: int, calls: int) -> list[Schedule]:
-        found = [Schedule(crash_after_write=n) for n in range(1, writes + 1)]
-        found += [Schedule(crash_after_write=n, stale_restart=True) for n in range(1, writes + 1)]
-        found += [Schedule(watching=watching) for watching in (Watching.CUT, Watching.EXPIRE)]
+        always = [Schedule(crash_after_write=n) for n in range(1, writes + 1)]
+        always += [Schedule(watching=watching) for watching in Watching if watching is not Watching.WELL]
+        found = [Schedule(crash_after_write=n, stale_restart=True) for n in range(1, writes + 1)]
         found += [Schedule(fail_call=n, failure=failure) for n in range(1, calls + 1) for failure in Failure]
-        if len(found) > self._limit:
-            rng = random.Random(self._seed)
-            found = [*found[:2], *rng.sample(found[2:], self._limit - 2)]
-        return found
+        room = max(0, self._limit - len(always))
+        if len(found) > room:
+            found = random.Random(self._seed).sample(found, room)
+        return always + found
 
     async def _run(self, schedule: Schedule) -> _Run:
-        """The whole story under one schedule, then once more with empty memory."""
+        """The whole story under one schedule, then once more with empty memory. Raises `Differs` when it ends badly."""
+        transports: list[FaultyTransport] = []
+        try:
+            return await self._story(schedule, transports)
+        except* Differs as group:
+            raise group.exceptions[0] from None
+        except* Exception as group:
+            calls = _Run({}, transports, []).log
+            raise Differs(f"schedule: {schedule} (seed {self._seed}): {group.exceptions[0]!r}\n{calls}") from group
+
+    async def _story(self, schedule: Schedule, transports: list[FaultyTransport]) -> _Run:
         clock = ManualClock()
         cluster = FakeCluster(self._objects, clock=clock, seed=self._seed)
-        transports: list[FaultyTransport] = []
         async with cluster, asyncio.TaskGroup() as tasks:
             around: Manager | None = None
             if self._environment is not None:
@@ -190,7 +202,7 @@ class _Life:
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._harness, self._cluster, self._clock = harness, cluster, clock
-        self.schedule = schedule
+        self.schedule = self._first = schedule
         self._transports, self._tasks = transports, tasks
         self._manager: Manager | None = None
         self._job: asyncio.Task[None] | None = None
@@ -227,7 +239,8 @@ class _Life:
             if self._count() == writes and self._manager.idle and self._manager.ready.is_set():
                 return
         calls = "\n".join(self._transports[-1].log[-40:])
-        raise Differs(f"schedule: {self.schedule}: it never comes to rest; the last calls:\n{calls}")
+        seed = self._harness._seed
+        raise Differs(f"schedule: {self._first} (seed {seed}): it never comes to rest; the last calls:\n{calls}")
 
     async def stop(self) -> None:
         """End in good order."""
@@ -244,7 +257,7 @@ async def all_objects(cluster: FakeCluster) -> list[Object]:
     """Every object that the cluster holds, once, in order of kind and name."""
     found: dict[str, Object] = {}
     for type_ in list(cluster.server.registry):
-        if "list" in type_.verbs:
+        if "list" in type_.verbs and cluster.store.count(type_.storage_key):
             for obj in (await cluster.client.list(type_.resource)).items:
                 found.setdefault(obj["metadata"]["uid"], obj)
     return sorted(found.values(), key=_name)
