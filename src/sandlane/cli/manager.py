@@ -196,11 +196,11 @@ def register(manager: Manager, options: Options) -> None:
     server = XdsServer(XdsMetrics(manager.metrics, manager.clock))
     publisher = Publisher(manager.cache, world, server, manager.clock, KeySources())
     reports = RouteReports(world, publisher)
-    manager.add_runnable(publisher.run)
+    manager.add_runnable(lambda: publisher.run(manager.ready))
     feed = Feed(manager.cache, world, manager.clock, lambda: publisher.held())
     _serve_routes(manager, feed, options)
     if options.xds_bind_address:
-        certificates = _serve_xds(manager, server, options)
+        certificates = _serve_xds(manager, server, publisher, options)
         host, port = split_address(options.xds_advertise_address or options.xds_bind_address)
         router = RouterOptions(
             host,
@@ -222,7 +222,7 @@ def register(manager: Manager, options: Options) -> None:
         _serve_webhooks(manager, world, options)
 
 
-def _serve_xds(manager: Manager, server: XdsServer, options: Options) -> SecretCertificates:
+def _serve_xds(manager: Manager, server: XdsServer, publisher: Publisher, options: Options) -> SecretCertificates:
     """The xDS server over mTLS, on every replica; where its certificate comes from."""
     certificates = SecretCertificates(
         manager.client, manager.clock, namespace=manager.namespace, name=CERTIFICATE, names=[SERVER]
@@ -233,6 +233,7 @@ def _serve_xds(manager: Manager, server: XdsServer, options: Options) -> SecretC
 
     async def serve_xds() -> None:
         await certified.wait()
+        await publisher.published.wait()  # a table of half the world would take routes away
         async with server.listen(options.xds_bind_address, credentials(certificates)):
             await asyncio.get_running_loop().create_future()
 

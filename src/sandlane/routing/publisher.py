@@ -64,6 +64,8 @@ class Publisher:
         self._live = LiveTable()
         self._changed = {Changed(kind, key) for kind in KINDS for key in list(getattr(world, kind).keys())}
         self._dirty = asyncio.Event()
+        self.published = asyncio.Event()
+        """Set once a table of the whole world is published: nobody may be served before."""
         self._groups: dict[str, str] = {}  # xDS group -> namespace
         self._listeners: list[Callable[[str], None]] = []
         self.held: Callable[[], Held] = dict
@@ -134,14 +136,17 @@ class Publisher:
         """Build and publish again, because something beside the world has changed."""
         self._dirty.set()
 
-    async def run(self) -> None:
-        """Build and publish whenever something has changed, until cancelled."""
+    async def run(self, known: asyncio.Event) -> None:
+        """Build and publish once the world is known and whenever something has changed, until cancelled."""
+        await known.wait()
+        self._dirty.set()
         while True:
             await self._dirty.wait()
             since = self._clock.monotonic()
             await self._clock.sleep(SETTLE)
             self._dirty.clear()
             self._publish(since)
+            self.published.set()
 
     def _publish(self, since: float) -> None:
         world = self._world

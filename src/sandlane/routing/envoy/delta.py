@@ -4,13 +4,14 @@ Rules: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol, "Incre
 What is new goes out before what refers to it, and what is gone stays until nothing refers to it: clusters, then their
 endpoints, then listeners and routes; removals the other way round, each step after the client has confirmed the one
 before. A response that the client refuses is sent again one resource at a time, so that one bad resource costs only
-itself.
+itself; the last good version of it stays.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _TYPE = "type.googleapis.com/envoy.config."
@@ -20,9 +21,14 @@ LISTENER = _TYPE + "listener.v3.Listener"
 SCOPED_ROUTES = _TYPE + "route.v3.ScopedRouteConfiguration"
 ROUTES = _TYPE + "route.v3.RouteConfiguration"
 SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+KNOWN = frozenset((CLUSTER, ENDPOINTS, LISTENER, SCOPED_ROUTES, ROUTES, SECRETS))
 ORDER = (CLUSTER, ENDPOINTS, LISTENER, SCOPED_ROUTES, ROUTES)
 """Additions go out in this order; any other type comes after these."""
 WILDCARD = "*"
+MARK = "digest"
+"""The route configuration that says what is served: it goes out when everything else has been confirmed."""
+_SERIALS = itertools.count(1)
+Types = dict[str, dict[str, "Encoded"]]
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,39 @@ def encode(data: bytes) -> Encoded:
 
 
 class Snapshot:
-    """All resources of one group of clients: type URL -> name -> resource."""
+    """All resources of one group of clients: type URL -> name -> resource; and what has changed since the one before."""
 
     def __init__(self, resources: Mapping[str, Mapping[str, bytes]], before: Snapshot | None = None) -> None:
         old = before.types if before is not None else {}
-        self.types: dict[str, dict[str, Encoded]] = {
+        self.types: Types = {
             type_url: {name: _kept(old.get(type_url, {}).get(name), data) for name, data in named.items()}
             for type_url, named in resources.items()
         }
+        self.before: int = before.serial if before is not None else 0
+        self.serial: int = next(_SERIALS)
+        self.changed: dict[str, set[str]] = {
+            type_url: names
+            for type_url in self.types.keys() | old.keys()
+            if (names := _difference(old.get(type_url, {}), self.types.get(type_url, {})))
+        }
+
+    def with_changes(self, changes: Mapping[str, Mapping[str, bytes | None]]) -> Snapshot:
+        """The next one: some resources set, those with None taken out. Costs what changes, and a copy of those types."""
+        made = Snapshot.__new__(Snapshot)
+        made.types, made.changed = dict(self.types), {}
+        made.before, made.serial = self.serial, next(_SERIALS)
+        for type_url, named in changes.items():
+            old = self.of(type_url)
+            fresh = dict(old)
+            for name, data in named.items():
+                if data is None:
+                    fresh.pop(name, None)
+                else:
+                    fresh[name] = _kept(old.get(name), data)
+            made.types[type_url] = fresh
+            if touched := {name for name in named if fresh.get(name) is not old.get(name)}:
+                made.changed[type_url] = touched
+        return made
 
     def of(self, type_url: str) -> Mapping[str, Encoded]:
         """The resources of one type."""
@@ -55,6 +86,10 @@ class Snapshot:
 
 def _kept(old: Encoded | None, data: bytes) -> Encoded:
     return old if old is not None and old.data == data else encode(data)
+
+
+def _difference(old: Mapping[str, Encoded], new: Mapping[str, Encoded]) -> set[str]:
+    return {name for name in old.keys() | new.keys() if old.get(name) is not new.get(name)}
 
 
 @dataclass(frozen=True)
@@ -107,19 +142,48 @@ class _Type:
     unknown: set[str] = field(default_factory=set)  # asked for by name, not there: to be said once
     outstanding: dict[str, _Sent] = field(default_factory=dict)
     suspects: set[str] = field(default_factory=set)  # were in a refused response: to be sent singly
-    refused: dict[str, str] = field(default_factory=dict)  # name -> version that is not sent again
+    refused: dict[str, Refusal] = field(default_factory=dict)  # by name; not sent again in that version
+    dirty: set[str] = field(default_factory=set)  # may differ from what is published
+    unread: bool = True  # everything may
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
 
+    def prune(self, there: Mapping[str, Encoded]) -> None:
+        """Leave in `dirty` what has to be sent, or to be taken away."""
+        self.dirty = {name for name in self.dirty if self._differs(name, there.get(name))}
+
+    def _differs(self, name: str, resource: Encoded | None) -> bool:
+        if resource is None:
+            self.refused.pop(name, None)
+            return name in self.versions or name in self.unknown
+        if not self.wants(name):
+            return False
+        if self.versions.get(name) == resource.version:
+            self.refused.pop(name, None)
+            return False
+        refused = self.refused.get(name)
+        return refused is None or refused.version != resource.version
+
 
 class DeltaStream:
-    """One client's stream."""
+    """One client's stream. What it costs to respond grows with what has changed, not with what there is.
+
+    A client gets the resources of one or several layers; each type is in one of them only.
+    """
 
     def __init__(self) -> None:
         self._types: dict[str, _Type] = {}
         self._count = 0
+        self._seen: tuple[int, ...] = ()
+        self._awaited: set[str] = set()  # clusters that were sent, whose endpoints were not
         self.refusals: list[Refusal] = []
+        """New refusals, for whoever takes them away."""
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """What the client does not take, as it is published now."""
+        return [refusal for state in self._types.values() for refusal in state.refused.values()]
 
     def receive(self, request: DeltaRequest) -> None:
         """Take in a request: subscriptions, confirmations, refusals."""
@@ -130,15 +194,16 @@ class DeltaStream:
             state.wildcard = not request.subscribe
         for name in request.subscribe:
             if name == WILDCARD:
-                state.wildcard = True
+                state.wildcard = state.unread = True
                 continue
             state.names.add(name)
             state.unknown.add(name)
+            state.dirty.add(name)
             if known is not None:
                 state.versions.pop(name, None)  # asked for anew: must be answered
         for name in request.unsubscribe:
             if name == WILDCARD:
-                state.wildcard = False
+                state.wildcard, state.unread = False, True
                 continue
             state.names.discard(name)
             state.unknown.discard(name)
@@ -155,45 +220,74 @@ class DeltaStream:
         for name, before in sent.before.items():
             tried = state.versions.get(name)
             if alone and tried is not None:
-                state.refused[name] = tried
+                state.refused[name] = Refusal(type_url, name, tried, error)
                 state.suspects.discard(name)
-                self.refusals.append(Refusal(type_url, name, tried, error))
+                self.refusals.append(state.refused[name])
             elif not alone:
                 state.suspects.add(name)
+            state.dirty.add(name)
             if before is None:
                 state.versions.pop(name, None)
+                self._awaited.discard(name)
             else:
                 state.versions[name] = before
 
-    def respond(self, snapshot: Snapshot) -> list[DeltaResponse]:
+    def respond(self, *layers: Snapshot) -> list[DeltaResponse]:
         """What may be sent now. Call again after each request and each new snapshot."""
+        self._absorb(layers)
         out: list[DeltaResponse] = []
         held = False
         for type_url in (*ORDER, *sorted(self._types.keys() - set(ORDER))):
             state = self._types.get(type_url)
             if state is None or (held and type_url not in (ENDPOINTS, SECRETS)):
                 continue
-            may_remove = type_url not in (CLUSTER, ENDPOINTS) or self._referrers_done(type_url, snapshot)
-            out += self._respond(type_url, state, snapshot, may_remove)
+            may_remove = type_url not in (CLUSTER, ENDPOINTS) or self._referrers_done(type_url)
+            out += self._respond(type_url, state, layers, may_remove)
             # What comes later may refer to these. Endpoints and secrets never wait: a cluster warms only with them.
             if type_url in (CLUSTER, ENDPOINTS):
-                held = held or bool(state.outstanding) or self._endpoints_awaited(type_url, snapshot)
+                held = held or bool(state.outstanding)
+            if type_url == ENDPOINTS or ENDPOINTS not in self._types:
+                held = held or bool(self._awaited)  # the client is about to ask for them
         return out
 
-    def _respond(self, type_url: str, state: _Type, snapshot: Snapshot, may_remove: bool) -> list[DeltaResponse]:
+    def _absorb(self, layers: tuple[Snapshot, ...]) -> None:
+        """Take in what has changed in the layers since the last time."""
+        seen, self._seen = self._seen, tuple(layer.serial for layer in layers)
+        following = len(seen) == len(layers) and all(
+            before in (layer.serial, layer.before) for before, layer in zip(seen, layers, strict=True)
+        )
+        for type_url, state in self._types.items():
+            there = _of(layers, type_url)
+            if not following or state.unread:
+                state.dirty = there.keys() | state.versions.keys() | state.unknown
+                state.unread = False
+            else:
+                for before, layer in zip(seen, layers, strict=True):
+                    if before != layer.serial:
+                        state.dirty |= layer.changed.get(type_url, set())
+            state.prune(there)
+        if not following:
+            self._awaited = self._unanswered(self._versions(CLUSTER), layers)
+
+    def _versions(self, type_url: str) -> dict[str, str]:
+        state = self._types.get(type_url)
+        return state.versions if state is not None else {}
+
+    def _unanswered(self, clusters: Iterable[str], layers: tuple[Snapshot, ...]) -> set[str]:
+        """Those clusters that have endpoints which the client does not have."""
+        there, known = _of(layers, ENDPOINTS), self._versions(ENDPOINTS)
+        return {name for name in clusters if name in there and name not in known}
+
+    def _respond(
+        self, type_url: str, state: _Type, layers: tuple[Snapshot, ...], may_remove: bool
+    ) -> list[DeltaResponse]:
         if state.outstanding:
             return []
-        there = snapshot.of(type_url)
-        changed = [
-            name
-            for name, resource in there.items()
-            if state.wants(name)
-            and state.versions.get(name) != resource.version
-            and state.refused.get(name) != resource.version
-        ]
-        gone = [name for name in state.versions if name not in there] if may_remove else []
-        gone += [name for name in state.unknown if name not in there and name not in state.versions]
-        state.unknown.clear()
+        there = _of(layers, type_url)
+        changed = sorted(name for name in state.dirty if name in there)
+        gone = [name for name in state.dirty if name not in there and (may_remove or name not in state.versions)]
+        if MARK in changed and type_url == ROUTES and not self._confirmed(layers):
+            changed.remove(MARK)
         first = not state.answered and (state.wildcard or bool(changed or gone))
         if not (changed or gone or first):
             return []
@@ -211,40 +305,36 @@ class DeltaStream:
             state.refused.pop(name, None)
         for name in gone:
             state.versions.pop(name, None)
+        state.unknown.clear()
+        state.dirty -= {*changed, *gone}
+        if type_url == CLUSTER:
+            self._awaited = (self._awaited | self._unanswered(changed, layers)) - set(gone)
+        elif type_url == ENDPOINTS:
+            self._awaited -= {*changed, *gone}
         return [response]
 
-    def _endpoints_awaited(self, type_url: str, snapshot: Snapshot) -> bool:
-        """Whether the client has clusters whose endpoints it has not asked for yet; it is about to."""
-        if type_url != CLUSTER:
-            return False
-        clusters, endpoints = self._types[CLUSTER], self._types.get(ENDPOINTS)
-        known = endpoints.versions if endpoints is not None else {}
-        if endpoints is not None and any(
-            endpoints.wants(name) and name not in known for name in snapshot.of(ENDPOINTS)
-        ):
-            return False  # they are sent next
-        return any(name in clusters.versions and name not in known for name in snapshot.of(ENDPOINTS))
+    def _confirmed(self, layers: tuple[Snapshot, ...]) -> bool:
+        """Whether the client has confirmed all that it is to have but the mark; what only has to go does not count."""
+        return not any(
+            state.outstanding or state.refused or any(name in there for name in state.dirty if name != MARK)
+            for there, state in ((_of(layers, type_url), state) for type_url, state in self._types.items())
+        )
 
-    def _referrers_done(self, type_url: str, snapshot: Snapshot) -> bool:
+    def _referrers_done(self, type_url: str) -> bool:
         """Whether all later types are as they should be, so that nothing refers to what goes."""
         later = (CLUSTER, *ORDER[2:]) if type_url == ENDPOINTS else ORDER[2:]
-        states = [(each, self._types[each]) for each in later if each in self._types]
-        return all(not state.outstanding and self._is_current(each, state, snapshot) for each, state in states)
+        states = [self._types[each] for each in later if each in self._types]
+        return not any(state.outstanding or state.dirty for state in states)
 
-    @staticmethod
-    def _is_current(type_url: str, state: _Type, snapshot: Snapshot) -> bool:
-        there = snapshot.of(type_url)
-        wanted = {name: r.version for name, r in there.items() if state.wants(name)}
-        settled = all(
-            state.versions.get(name) == version or state.refused.get(name) == version
-            for name, version in wanted.items()
-        )
-        return settled and all(name in there for name in state.versions)
-
-    def serves(self, snapshot: Snapshot) -> bool:
-        """Whether the client has confirmed everything of a snapshot that it asked for, and holds nothing else."""
+    def serves(self, *layers: Snapshot) -> bool:
+        """Whether the client has confirmed everything of its layers that it asked for, and holds nothing else."""
+        self._absorb(layers)
         return bool(self._types) and all(
-            state.answered and not state.outstanding and not state.refused
-            and self._is_current(type_url, state, snapshot)
-            for type_url, state in self._types.items()
-        )  # fmt: skip
+            state.answered and not state.outstanding and not state.refused and not state.dirty
+            for state in self._types.values()
+        )
+
+
+def _of(layers: tuple[Snapshot, ...], type_url: str) -> Mapping[str, Encoded]:
+    """The resources of one type in the layer that has it."""
+    return next((layer.types[type_url] for layer in layers if type_url in layer.types), {})

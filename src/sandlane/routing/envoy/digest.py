@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from sandlane.routing.envoy.delta import MARK
 from sandlane.routing.envoy.encode import ADS, EXTENSION, Config, socket
 from sandlane.routing.names import READY_PORT
 
-DIGEST = "digest"
+DIGEST = MARK
 
 
 def digest_listener(address: str) -> Config:

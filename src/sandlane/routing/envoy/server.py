@@ -1,7 +1,7 @@
 """The delta ADS server: gives every connected Envoy the resources of its group, and knows who serves what.
 
-A client's group is its node's cluster name. `XdsServer.publish` replaces a group's resources; every stream of the group
-then gets the difference. Each stream is one gRPC call with one task of its own, which ends with the call.
+A client's group is its node's cluster name. `XdsServer.publish` replaces a group's resources, `change` some of them; every
+stream of the group then gets the difference. Each stream is one gRPC call with two tasks of its own, which end with the call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sandlane.kube.clock import SystemClock
-from sandlane.routing.envoy.delta import DeltaRequest, DeltaResponse, DeltaStream, Encoded, Refusal, Snapshot
+from sandlane.routing.envoy.delta import KNOWN, DeltaRequest, DeltaResponse, DeltaStream, Encoded, Refusal, Snapshot
 from sandlane.routing.envoy.identity import identity_in, may_join
 from sandlane.routing.envoy.metrics import XdsMetrics
 from sandlane.runtime.certificates import Certificates, SecretCertificates
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 LONGEST_NAME = 512
 _OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),  # else two servers would silently share a port
     ("grpc.keepalive_time_ms", 30_000),
@@ -38,7 +38,7 @@ _OPTIONS = [
 ]
 
 
-@dataclass
+@dataclass(eq=False)
 class Client:
     """A connected Envoy."""
 
@@ -51,23 +51,30 @@ class Client:
 
 
 class XdsServer:
-    """Publishes resources to groups of clients. `listen` serves them."""
+    """Publishes resources to groups of clients. `listen` serves them.
+
+    A client of the group `a/b/c` gets what is published for `a/b/c`, and the types that only `a/b` has: what its neighbours
+    get, too. It gets nothing before its own group is published.
+    """
 
     def __init__(self, metrics: XdsMetrics | None = None) -> None:
         self._metrics = metrics or XdsMetrics(Metrics(), SystemClock())
-        self._metrics.count_streams(lambda: len(self._clients))
+        self._connected = 0
+        self._metrics.count_streams(lambda: self._connected)
         self._snapshots: dict[str, Snapshot] = {}
-        self._clients: list[Client] = []
+        self._clients: dict[str, list[Client]] = {}  # by own group, and by the one above it
         self._listeners: list[Callable[[str], None]] = []
 
     def publish(self, group: str, resources: Mapping[str, Mapping[str, bytes]], *, since: float | None = None) -> None:
         """Replace a group's resources: type URL -> name -> encoded message. `since`: when they changed, if not now."""
-        snapshot = self._snapshots[group] = Snapshot(resources, self._snapshots.get(group))
-        for client in self._clients:
-            if client.group == group:
-                if client.behind_since is None and not client.stream.serves(snapshot):
-                    client.behind_since = self._metrics.clock.monotonic() if since is None else since
-                client.wake.set()
+        self._set(group, Snapshot(resources, self._snapshots.get(group)), since)
+
+    def change(
+        self, group: str, changes: Mapping[str, Mapping[str, bytes | None]], *, since: float | None = None
+    ) -> None:
+        """Set some of a group's resources, take out those that are None; the others stay. `since` as in `publish`."""
+        before = self._snapshots.get(group) or Snapshot({})
+        self._set(group, before.with_changes(changes), since)
 
     def withdraw(self, group: str) -> None:
         """Forget a group; its clients keep what they have."""
@@ -79,12 +86,35 @@ class XdsServer:
 
     def clients(self, group: str) -> list[Client]:
         """The connected clients of a group."""
-        return [client for client in self._clients if client.group == group]
+        return [client for client in self._clients.get(group, ()) if client.group == group]
 
     def behind(self, group: str) -> list[str]:
         """Node ids of the clients of a group that do not (yet) hold exactly what is published."""
-        snapshot = self._snapshots.get(group)
-        return [c.node for c in self.clients(group) if snapshot is None or not c.stream.serves(snapshot)]
+        return [client.node for client in self.clients(group) if not self._serves(client)]
+
+    def refusals(self, group: str) -> list[Refusal]:
+        """What clients of a group do not take, as it is published now."""
+        return [refusal for client in self.clients(group) for refusal in client.stream.refused]
+
+    def _set(self, group: str, snapshot: Snapshot, since: float | None) -> None:
+        known = group in self._snapshots
+        self._snapshots[group] = snapshot
+        if known and not snapshot.changed:
+            return
+        for client in self._clients.get(group, ()):
+            if client.behind_since is None:
+                client.behind_since = self._metrics.clock.monotonic() if since is None else since
+            client.wake.set()
+
+    def _layers(self, client: Client) -> tuple[Snapshot, ...]:
+        """What a client gets; nothing while its own group is not published."""
+        own = self._snapshots.get(client.group)
+        above = self._snapshots.get(_above(client.group))
+        return () if own is None else (own,) if above is None else (own, above)
+
+    def _serves(self, client: Client) -> bool:
+        layers = self._layers(client)
+        return bool(layers) and client.stream.serves(*layers)
 
     @asynccontextmanager
     async def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
@@ -123,7 +153,10 @@ class XdsServer:
         if refusal := _refusal(client, context.auth_context() if mutual else None):
             log.warning("xds_client_refused", node=client.node, group=client.group, peer=context.peer(), why=refusal[1])
             await context.abort(*refusal)
-        self._clients.append(client)
+        places = (client.group, _above(client.group))
+        for place in places:
+            self._clients.setdefault(place, []).append(client)
+        self._connected += 1
         log.info("xds_connected", node=client.node, group=client.group)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -131,13 +164,21 @@ class XdsServer:
                 writing = tasks.create_task(self._write(client, context))
                 reading.add_done_callback(lambda _: writing.cancel())
         finally:
-            self._clients.remove(client)
+            for place in places:
+                self._clients[place].remove(client)
+                if not self._clients[place]:
+                    del self._clients[place]
+            self._connected -= 1
             self._tell(client.group)
             log.info("xds_disconnected", node=client.node, group=client.group)
 
     async def _read(self, client: Client, first: Any, context: Any) -> None:
         message = first
         while message is not grpc.aio.EOF:
+            if message.type_url not in KNOWN:
+                why = f"there are no resources of type {message.type_url[:LONGEST_NAME]!r}"
+                log.warning("xds_client_refused", node=client.node, group=client.group, why=why)
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
             client.stream.receive(_request(message))
             for refusal in client.stream.refusals:
                 self._metrics.refused(refusal.type_url)
@@ -149,25 +190,29 @@ class XdsServer:
             message = await context.read()
 
     async def _write(self, client: Client, context: Any) -> None:
+        """A client that reads slowly holds up nobody: what it has not taken is worked out when it has."""
         while True:
             await client.wake.wait()
             client.wake.clear()
-            snapshot = self._snapshots.get(client.group)
-            if snapshot is None:
+            layers = self._layers(client)
+            if not layers:
                 continue
-            for response in client.stream.respond(snapshot):
+            for response in client.stream.respond(*layers):
                 self._metrics.pushed(response.type_url)
                 await context.write(_encode(response))
 
     def _note_confirmed(self, client: Client) -> None:
-        snapshot = self._snapshots.get(client.group)
-        if client.behind_since is not None and snapshot is not None and client.stream.serves(snapshot):
+        if client.behind_since is not None and self._serves(client):
             self._metrics.confirmed(client.behind_since)
             client.behind_since = None
 
     def _tell(self, group: str) -> None:
         for listener in self._listeners:
             listener(group)
+
+
+def _above(group: str) -> str:
+    return group.rpartition("/")[0]
 
 
 def credentials(source: SecretCertificates) -> grpc.ServerCredentials:
