@@ -197,6 +197,7 @@ def register(manager: Manager, options: Options) -> None:
     publisher = Publisher(manager.cache, world, server, manager.clock, KeySources())
     reports = RouteReports(world, publisher)
     manager.add_runnable(lambda: publisher.run(manager.ready))
+    manager.add_runnable(publisher.served.run)
     feed = Feed(manager.cache, world, manager.clock, lambda: publisher.held())
     _serve_routes(manager, feed, options)
     if options.xds_bind_address:

@@ -105,6 +105,8 @@ class RoutingController:
                 self._cache.observe(SERVICES, applied.object)
         if is_turned(service) and not self._publisher.routers(request.namespace):
             return await self._fail_open(service, allocated)
+        if refused := self._refused(request):
+            self._recorder.event(SERVICES, service.metadata, reasons.ROUTES_REJECTED, refused, kind=WARNING)
         if is_turned(service) and is_right(service, allocated):
             return Result.requeue_after(RENEWAL)
         if waiting := self._not_ready(service, allocated):
@@ -132,7 +134,16 @@ class RoutingController:
         }
         if fronts != allocated:
             return "its doors are not in the table yet"
-        return "; ".join(self._publisher.behind(namespace))
+        return self._refused(service.metadata.key) or "; ".join(self._publisher.behind(namespace))
+
+    def _refused(self, service: Key) -> str:
+        """What routers refuse of a Service's configuration; they keep the last good one."""
+        of = f"{service.namespace}/{service.name}:"
+        return "; ".join(
+            f"router {name} refuses {refusal.name}: {refusal.error}"
+            for name, refusal in self._publisher.refusals(service.namespace)
+            if refusal.name.startswith(of)
+        )
 
     async def _ensure(self, namespace: str) -> None:
         """The namespace's router. Raises `TransientError` when a stranger has its name."""

@@ -26,12 +26,13 @@ from sandlane.kube.resource import (
     SERVICES,
     Key,
 )
-from sandlane.routing.envoy.delta import LISTENER
+from sandlane.routing.envoy.delta import LISTENER, Refusal
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.envoy.translate import listeners, shared
 from sandlane.routing.key import KeySources
 from sandlane.routing.live import KINDS, Changed, LiveTable
 from sandlane.routing.names import router_group
+from sandlane.routing.served import Served
 from sandlane.routing.table import Door, Override, RouteTable, RoutingKey
 from sandlane.routing.tunnels import Held
 from sandlane.world.records import (
@@ -86,6 +87,8 @@ class Publisher:
         pods = cache.informer(PODS, Pod, label_selector=SELECTORS["pods"])
         pods.add_handler(self._pod_changed)
         server.subscribe(self._client_changed)
+        self.served = Served(clock, self._all_routers, self.digest, self._tell)
+        """What the routers answer; to be run beside this."""
 
     def subscribe(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with a namespace whenever its table, or what its routers serve of it, may have changed."""
@@ -100,22 +103,39 @@ class Publisher:
         ]
 
     def behind(self, namespace: str) -> list[str]:
-        """Why the routers of a namespace do not all serve the table as it is now; empty when they do."""
+        """Why the routers of a namespace do not all serve the table as it is now; empty when they do.
+
+        A router that refuses something and serves everything else is not behind: see `refusals`.
+        """
         routers = self.routers(namespace)
         if not routers:
             return ["no router is ready"]
-        late = []
+        late = [
+            why
+            for pod in routers
+            if (why := self.served.late(pod))
+            and not self._server.only_refuses(router_group(namespace, pod.status.pod_ip))
+        ]
         self._catch_up()
         if self._live.table.fronts(namespace) is not self.table.fronts(namespace):
             late.append("the last change is not published yet")
-        for pod in routers:
-            group = router_group(namespace, pod.status.pod_ip)
-            clients = self._server.clients(group)
-            if not clients:
-                late.append(f"router {pod.metadata.name} is not connected to this manager")
-            elif self._server.behind(group):
-                late.append(f"router {pod.metadata.name} has not confirmed the last change")
         return late
+
+    def refusals(self, namespace: str) -> list[tuple[str, Refusal]]:
+        """What routers refuse to serve, with the router's name, as far as they are connected to this manager."""
+        return [
+            (pod.metadata.name, refusal)
+            for pod in self.routers(namespace)
+            for refusal in self._server.refusals(router_group(namespace, pod.status.pod_ip))
+        ]
+
+    def digest(self, namespace: str) -> str:
+        """What the routers of a namespace answer when they serve its table."""
+        return self.table.fronts(namespace).digest
+
+    def _all_routers(self) -> list[Pod]:
+        namespaces = {pod.metadata.namespace for pod in self._world.pods if ROUTER in pod.metadata.labels}
+        return [pod for namespace in namespaces for pod in self.routers(namespace)]
 
     def routes(self, key: RoutingKey) -> Mapping[Door, Override]:
         """Where a key's requests shall go; doors of Services that do not go through a router (yet) included."""
@@ -153,7 +173,6 @@ class Publisher:
         held = self.held()
         self._catch_up()
         self.table = table = self._live.table
-        digest = table.digest
         groups: dict[str, str] = {}
         by_namespace: dict[str, Any] = {}
         for pod in world.pods:
@@ -163,7 +182,7 @@ class Publisher:
             namespace = pod.metadata.namespace
             doors = table.of_namespace(namespace)
             if namespace not in by_namespace:
-                by_namespace[namespace] = shared(world, doors, digest, self._sources, held)
+                by_namespace[namespace] = shared(world, doors, self.digest(namespace), self._sources, held)
             group = router_group(namespace, address)
             groups[group] = namespace
             own = {LISTENER: listeners(doors, address, self._sources)}
@@ -173,6 +192,7 @@ class Publisher:
             self._server.withdraw(group)
         told = set(groups.values()) | set(self._groups.values()) | {door.namespace for door in table.doors}
         self._groups = groups
+        self.served.look()
         for namespace in sorted(told):
             self._tell(namespace)
 
@@ -184,10 +204,12 @@ class Publisher:
         pod = change.new or change.old
         if pod is not None and ROUTER in pod.metadata.labels:
             self._dirty.set()
+            self.served.look()
 
     def _client_changed(self, group: str) -> None:
         namespace = self._groups.get(group)
         if namespace is not None:
+            self.served.look()
             self._tell(namespace)
 
     def _tell(self, namespace: str) -> None:

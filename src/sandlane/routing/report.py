@@ -91,6 +91,8 @@ class RouteReports:
             problem = self._problem(door, override, routes.get(door))
             if problem is not None:
                 return RouteReport(False, *problem, served=served)
+        if rejected := self._rejected(routable, namespaces):
+            return RouteReport(False, reasons.ROUTES_REJECTED, rejected, served=served)
         now = frozenset((door, override.backend) for door, override in routable)
         if routable and late and self._confirmed.get(via) != now:
             return RouteReport(False, reasons.PROGRESSING, "; ".join(late), served=served)
@@ -120,6 +122,16 @@ class RouteReports:
         if not self._publisher.routers(namespace) and not self._publisher.table.of_namespace(namespace):
             return []
         return self._publisher.behind(namespace)
+
+    def _rejected(self, wanted: list[tuple[Door, Override]], namespaces: Iterable[str]) -> str:
+        """What routers refuse of what these routes need."""
+        needed = {str(door) for door, _ in wanted} | {override.backend.name for _, override in wanted}
+        return "; ".join(
+            f"router {name} refuses {refusal.name}: {refusal.error}"
+            for namespace in sorted(namespaces)
+            for name, refusal in self._publisher.refusals(namespace)
+            if any(refusal.name == each or refusal.name.startswith(each + "/") for each in needed)
+        )
 
     def _problem(self, door: Door, override: Override, published: Override | None) -> tuple[str, str] | None:
         """Why one route is not served yet: reason and message."""

@@ -33,8 +33,8 @@ async def test_a_client_gets_its_own_and_what_its_neighbours_get() -> None:
     server.publish(ABOVE, {CLUSTER: {"shared": b"1"}})
     async with server.listen("127.0.0.1:0") as port, channel(port) as over:
         client = stream(over)
-        await client.ask(LISTENER, node=NODE)
-        await client.ask(CLUSTER)
+        await client.ask(CLUSTER, node=NODE)
+        await client.ask(LISTENER)
         await eventually(lambda: server.clients(OWN), "it is connected")
         server.publish(OWN, {LISTENER: {"own": b"2"}})
         first = await client.next()

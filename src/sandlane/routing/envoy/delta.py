@@ -326,6 +326,11 @@ class DeltaStream:
         states = [self._types[each] for each in later if each in self._types]
         return not any(state.outstanding or state.dirty for state in states)
 
+    def settled(self, *layers: Snapshot) -> bool:
+        """Whether nothing is under way: all is confirmed or refused."""
+        self._absorb(layers)
+        return not any(state.outstanding or state.dirty - {MARK} for state in self._types.values())
+
     def serves(self, *layers: Snapshot) -> bool:
         """Whether the client has confirmed everything of its layers that it asked for, and holds nothing else."""
         self._absorb(layers)

@@ -92,6 +92,13 @@ class XdsServer:
         """Node ids of the clients of a group that do not (yet) hold exactly what is published."""
         return [client.node for client in self.clients(group) if not self._serves(client)]
 
+    def only_refuses(self, group: str) -> bool:
+        """Whether the clients of a group have confirmed everything but what they refuse."""
+        clients = self.clients(group)
+        return bool(clients) and all(
+            client.stream.refused and client.stream.settled(*self._layers(client)) for client in clients
+        )
+
     def refusals(self, group: str) -> list[Refusal]:
         """What clients of a group do not take, as it is published now."""
         return [refusal for client in self.clients(group) for refusal in client.stream.refused]
