@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from sandlane.runtime.manager import Manager
 from sandlane.world.records import Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
-SANDBOXES_COUNT, PODS_EACH, WRITERS = 1_000, 2, 16
+SANDBOXES_COUNT, PODS_EACH, WRITERS = int(os.environ.get("SANDBOXES", "1000")), 2, 16
 NAMESPACE = "bench"
 SECONDS = 170.0
 

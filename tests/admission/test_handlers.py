@@ -293,3 +293,90 @@ def test_what_a_sandbox_owns_was_asked_for_by_its_requester() -> None:
     local = object_("LocalWorkload", {}, "l", ownerReferences=[owner], annotations={REQUESTED_BY: "root", "a": "b"})
     set_defaults(local, asked(local))
     assert local["metadata"]["annotations"] == {"a": "b"}
+
+
+async def test_limits_rights_and_selection_are_told_together() -> None:
+    """What the cluster refuses is told at once: a Service that would select the fork, a limit, rights that are missing."""
+    spec = {"forks": [{"forkOf": {"name": "route"}, "preservedLabels": ["app"]}, {"forkOf": {"name": "other"}}]}
+    other = baseline()
+    other["metadata"] = {"name": "other", "namespace": "rides", "uid": "o"}
+    other["spec"]["template"]["metadata"]["labels"] = {"app": "other"}
+    spec["forks"][1]["customizations"] = {"replicas": 4}
+    limits = Limits(replicas_per_fork=3)
+    handlers = admission(Authority("deployments"), baseline(), service(), other, limits=limits)
+    with pytest.raises(Denied) as refused:
+        await handlers.sandbox(asked(object_("Sandbox", spec)))
+    assert [cause.field for cause in refused.value.causes] == [
+        "spec.forks[0]",
+        "spec.forks[1].customizations.replicas",
+        "spec.forks[0].forkOf",
+    ]
+    for word in ("ForkSelectedByService", "LimitExceeded", "may not create deployments.apps"):
+        assert word in str(refused.value)
+
+
+async def test_a_sandbox_that_is_not_there_yet_is_the_youngest() -> None:
+    """At admission a new sandbox has no creation time: all others of its namespace count as older."""
+    there = object_("Sandbox", fork(), "a", creationTimestamp="2026-01-01T00:00:00Z")
+    handlers = admission(Authority(), there, baseline(), limits=Limits(sandboxes_per_namespace=1))
+    with pytest.raises(Denied, match="LimitExceeded"):
+        await handlers.sandbox(asked(object_("Sandbox", fork(), "z")))
+
+
+SAME: list[tuple[Object, str]] = [
+    ({"images": [{"image": "r"}]}, "images[0]: the baseline runs r too"),
+    ({"images": [{"image": "r", "container": "route"}]}, "images[0]: the baseline runs r too"),
+    (
+        {"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "known", "key": "k"}}}]},
+        "env[0]: the baseline has",
+    ),
+    (
+        {
+            "patch": {
+                "type": "json",
+                "value": [
+                    {"op": "add", "path": "/spec/template/spec/containers/0/ports/1", "value": {"containerPort": 99}}
+                ],
+            }
+        },
+        "no Service exposes container port 99",
+    ),
+]
+
+
+@pytest.mark.parametrize(("customizations", "said"), SAME)
+async def test_what_changes_nothing_is_a_warning(customizations: Object, said: str) -> None:
+    """The image, the variable, the port that nothing comes of."""
+    handlers = admission(Authority(), baseline(), service())
+    warnings = await handlers.sandbox(asked(object_("Sandbox", fork(**customizations))))
+    assert len(warnings) == 1
+    assert said in warnings[0]
+
+
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "data", "namespace": "rides"},
+    "spec": {"accessModes": ["ReadWriteOncePod"]},
+}
+VOLUME = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}
+
+
+async def test_what_fork_and_baseline_would_share_is_a_warning() -> None:
+    """A node's network, a claim, a claim of one Pod, the selector that autoscalers count by, a Service without routes."""
+    handlers = admission(Authority(), baseline(hostNetwork=True, **VOLUME), service(clusterIP="None"))
+    warnings = await handlers.sandbox(asked(object_("Sandbox", fork())))
+    assert [word for word in ("headless", "network", "claim data") if any(word in text for text in warnings)] == [
+        "headless",
+        "network",
+        "claim data",
+    ]
+    one_pod = await admission(Authority(), baseline(**VOLUME), service(), CLAIM).sandbox(
+        asked(object_("Sandbox", fork()))
+    )
+    assert "one Pod at a time" in one_pod[0]
+    counted = baseline()
+    counted["spec"]["selector"] = {"matchLabels": {"app": "route"}}
+    spec = {"forks": [{"forkOf": {"name": "route"}, "preservedLabels": ["^app$"]}]}
+    warnings = await admission(Authority(), counted).sandbox(asked(object_("Sandbox", spec)))
+    assert "match the selector of Deployment route" in " ".join(warnings)

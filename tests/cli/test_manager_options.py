@@ -23,7 +23,7 @@ def test_flags_over_file_over_defaults(tmp_path: Path) -> None:
     assert (options.leader_elect, options.concurrent_reconciles, options.log_level) == (True, 2, "debug")
     assert options.watch_namespaces == ("a", "b")
     assert options.xds_bind_address == ":18000"
-    assert options.kube_api_burst == 400
+    assert options.kube_api_burst == 800
     assert kubeconfig == Path("/k")
 
 
@@ -32,6 +32,24 @@ def test_unknown_fields_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("leaderElectt: true\n")
     with pytest.raises(OptionsError, match="leaderElectt"):
+        parse(["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaultTtl: 7x", "'7x' is not a duration"),
+        ("limits: {containerCeilings: {memory: lots}}", "containerCeilings.memory: 'lots' is not a quantity"),
+        ("limits: {containerDefaults: {limit: {cpu: '1'}}}", "containerDefaults.limit: limits and requests"),
+        ("limits: {containerDefaults: {limits: {cpu: much}}}", "containerDefaults.limits.cpu: 'much'"),
+        ("limits: {requestsPerNamespace: {memory: 1 Gi}}", "requestsPerNamespace.memory: '1 Gi'"),
+    ],
+)
+def test_settings_are_checked_at_the_start(text: str, said: str, tmp_path: Path) -> None:
+    """What would only show when a sandbox is planned is refused before."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"settings: {{{text}}}\n")
+    with pytest.raises(OptionsError, match=said):
         parse(["--config", str(file)])
 
 

@@ -68,4 +68,4 @@ def test_plan_is_as_written_down(case: Path, update_golden: bool) -> None:
 
 def test_there_are_enough_cases() -> None:
     """The golden cases are found."""
-    assert len(CASES) >= 40
+    assert len(CASES) >= 80

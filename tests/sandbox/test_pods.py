@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
-from sandlane.sandbox.pods import cause, crashed, quota_problem
+from sandlane.sandbox.pods import PROBE_PATIENCE, cause, crashed, patience, quota_problem
 from sandlane.world.records import Deployment, Pod
 
 
@@ -25,6 +26,7 @@ def deployment(*conditions: dict[str, str]) -> Deployment:
     return Deployment.from_bytes(msgspec.json.encode(raw))
 
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BACK_OFF = {"reason": "CrashLoopBackOff"}
 CASES: dict[str, tuple[Pod, str, str]] = {
     "image": (pod({"reason": "ImagePullBackOff", "message": "no x:1"}), "ImagePullFailed", "no x:1"),
@@ -51,18 +53,17 @@ CASES: dict[str, tuple[Pod, str, str]] = {
 def test_causes_of_pods(case: str) -> None:
     """Each state of a Pod has its reason, and the words that help."""
     given, reason, words = CASES[case]
-    found = cause(deployment(), [given], {})
+    found = cause(deployment(), [given], {}, NOW)
     assert found is not None
     assert found.reason == reason
     assert words in found.message
-    assert found.hopeless
 
 
 def test_a_starting_pod_is_no_cause() -> None:
     """Creating a container is not a problem; nor is a Pod that is ready or on its way out."""
     ready = pod(BACK_OFF, conditions=[{"type": "Ready", "status": "True"}])
     starting = pod({"reason": "ContainerCreating"})
-    assert cause(deployment(), [starting, ready], {}) is None
+    assert cause(deployment(), [starting, ready], {}, NOW) is None
 
 
 def test_causes_of_deployments_come_first() -> None:
@@ -70,18 +71,18 @@ def test_causes_of_deployments_come_first() -> None:
     quota = {"type": "ReplicaFailure", "status": "True", "message": 'pods "a" is forbidden: exceeded quota: q'}
     other = {"type": "ReplicaFailure", "status": "True", "message": "denied by a webhook"}
     late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
-    found = [cause(deployment(each), [pod(BACK_OFF)], {}) for each in (quota, other, late)]
+    found = [cause(deployment(each), [pod(BACK_OFF)], {}, NOW) for each in (quota, other, late)]
     assert [each.reason if each else "" for each in found] == ["QuotaExceeded", "Refused", "CrashLoop"]
-    alone = cause(deployment(late), [], {})
+    alone = cause(deployment(late), [], {}, NOW)
     assert alone is not None
-    assert not alone.hopeless
+    assert alone.reason == "PodsNotReady"
 
 
 def test_the_last_line_of_a_log_is_used_when_there_is_no_message() -> None:
     """Crashes without a message are looked up."""
     given = pod(BACK_OFF)
     assert [status.name for _, status in crashed([given])] == ["main"]
-    found = cause(deployment(), [given], {("p", "main"): "panic: no database"})
+    found = cause(deployment(), [given], {("p", "main"): "panic: no database"}, NOW)
     assert found is not None
     assert found.message.endswith("panic: no database")
 
@@ -91,3 +92,19 @@ def test_refusals_by_quota_and_limit_range(text: str) -> None:
     """Both are quota problems; others are not."""
     assert quota_problem(text)
     assert not quota_problem("denied by a webhook")
+
+
+def test_probes_are_the_cause_after_a_while() -> None:
+    """A container that runs without being ready is given some time; then its probes are named, and nothing is waited for."""
+    given = pod(container={"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}})
+    early = NOW + timedelta(seconds=PROBE_PATIENCE - 5)
+    assert cause(deployment(), [given], {}, early) is None
+    assert patience([given], early) == 5
+    late = NOW + timedelta(seconds=PROBE_PATIENCE)
+    found = cause(deployment(), [given], {}, late)
+    assert found is not None
+    assert found.reason == "NotPassingProbe"
+    assert "container main" in found.message
+    assert patience([given], late) is None
+    ready = pod(container={"ready": True, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}})
+    assert patience([ready], early) is None

@@ -13,7 +13,7 @@ import msgspec
 
 from sandlane.kube.client import Client
 from sandlane.kube.resource import SUBJECT_ACCESS_REVIEWS, Object
-from sandlane.runtime.admission_review import AdmissionRequest, Cause, Denied
+from sandlane.runtime.admission_review import AdmissionRequest, Cause
 from sandlane.sandbox.plan import Plan
 from sandlane.world.records import Sandbox
 
@@ -76,17 +76,16 @@ def _secrets(value: Any, field: str) -> Iterator[str]:
         yield from _secrets(child, key.lower())
 
 
-async def check(client: Client, request: AdmissionRequest, needs: dict[Need, str]) -> None:
-    """Raises `Denied` that names everything the requester may not do, and the fields that ask for it."""
+async def check(client: Client, request: AdmissionRequest, needs: dict[Need, str]) -> list[Cause]:
+    """Everything that the requester may not do, and the fields that ask for it."""
     order = sorted(needs)
     answers = await asyncio.gather(*(_allowed(client, request, need) for need in order))
-    refused = [(need, why) for need, (allowed, why) in zip(order, answers, strict=True) if not allowed]
-    if not refused:
-        return
     namespace = request.key.namespace
-    told = "; ".join(f"{needs[need]}: {_sentence(request.user, need, namespace, why)}" for need, why in refused)
-    causes = [Cause(needs[need], _sentence(request.user, need, namespace, why), "Forbidden") for need, why in refused]
-    raise Denied(f"a fork runs with what its requester may run: {told}", causes=causes)
+    return [
+        Cause(needs[need], _sentence(request.user, need, namespace, why), "Forbidden")
+        for need, (allowed, why) in zip(order, answers, strict=True)
+        if not allowed
+    ]
 
 
 def _sentence(user: str, need: Need, namespace: str, why: str) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from sandlane.api.limits import Limits
-from sandlane.api.types import Fork, Local
-from sandlane.sandbox import copying
-from sandlane.sandbox.plan import Plan, make_plan
+from sandlane.api.types import EnvOverride, Fork, Local
+from sandlane.kube.resource import Key, Object
+from sandlane.kube.selectors import SelectorError, matches, selector_of
+from sandlane.routing.build import not_routable
+from sandlane.sandbox import copying, traffic
+from sandlane.sandbox.plan import Plan, PlannedFork, make_plan
 from sandlane.world.records import Deployment, Sandbox
 from sandlane.world.world import World
 
@@ -23,24 +27,79 @@ def advise(world: World, sandbox: Sandbox, limits: Limits) -> tuple[Plan, list[s
         if baseline is None:
             continue
         path = f"spec.forks[{index}]"
-        warnings += _env(path, fork, baseline)
-        if planned.problem is None and not planned.overrides:
-            text = f"{path}: no Service selects {baseline.metadata.name}, so no request can be routed to the fork"
-            warnings.append(text)
-        for override in planned.overrides:
-            for port in override.missing:
-                name = override.service.metadata.name
-                warnings.append(f"{path}: the fork does not serve port {port.port} of Service {name}")
+        spec = baseline.object()["spec"]["template"].get("spec") or {}
+        warnings += _images(path, fork, spec)
+        warnings += _env(path, fork, spec)
+        if planned.deployment is not None:
+            warnings += _services(path, planned, baseline)
+            warnings += _pods(world, path, planned, baseline, spec)
     for index, local in enumerate(sandbox.spec.local):
         warnings += _local(world, sandbox, f"spec.local[{index}]", local)
+    if (problem := traffic.blocked(world, sandbox, plan) or traffic.cut_off(world, sandbox, plan)) is not None:
+        warnings.append(f"spec.forks: {problem.message}")
     return plan, warnings
 
 
-def _env(path: str, fork: Fork, baseline: Deployment) -> Iterator[str]:
+def _services(path: str, planned: PlannedFork, baseline: Deployment) -> Iterator[str]:
+    """Requests that cannot reach the fork, and ports of it that nothing leads to."""
+    if not planned.overrides:
+        yield f"{path}: no Service selects {baseline.metadata.name}, so no request can be routed to the fork"
+    for override in planned.overrides:
+        name = override.service.metadata.name
+        for port in override.missing:
+            yield f"{path}: the fork does not serve port {port.port} of Service {name}"
+        if why := not_routable(override.service):
+            yield f"{path}: Service {name} cannot be routed by key: {why}"
+    led_to = {(port.protocol, target) for override in planned.overrides for port, target in override.ports}
+    known = {(port.protocol, port.container_port) for port in baseline.spec.template.spec.ports()}
+    for added in planned.ports:
+        names = {(added.protocol, added.container_port), (added.protocol, added.name)}
+        if (added.protocol, added.container_port) not in known and not names & led_to:
+            yield f"{path}.customizations.patch: no Service exposes container port {added.container_port}"
+
+
+def _pods(world: World, path: str, planned: PlannedFork, baseline: Deployment, spec: Object) -> Iterator[str]:
+    """What the fork's Pods and those of the baseline would share or take from each other."""
+    name = baseline.metadata.name
+    deployment: Object = planned.deployment or {}
+    if _selects(baseline.object()["spec"].get("selector"), deployment["spec"]["template"]["metadata"]["labels"]):
+        counted = "autoscalers and disruption budgets would count them"
+        yield f"{path}: the fork's Pods match the selector of Deployment {name}: {counted} among the baseline's"
+    if spec.get("hostNetwork"):
+        yield f"{path}: {name} uses its node's network, so no Pod of the fork can run on the same node with the same ports"
+    for volume in spec.get("volumes") or ():
+        claimed = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if claimed:
+            claim = world.claims.get(Key(baseline.metadata.namespace, claimed))
+            modes = (claim.spec.access_modes or ()) if claim is not None else ()
+            if "ReadWriteOncePod" in modes:
+                yield f"{path}: claim {claimed} allows one Pod at a time, which the baseline's has: the fork cannot start"
+            else:
+                yield f"{path}: the fork works on the baseline's own data: both mount claim {claimed}"
+
+
+def _selects(selector: Any, labels: dict[str, str]) -> bool:
+    try:
+        parsed = selector_of(selector)
+    except (SelectorError, KeyError):
+        return False
+    return bool(parsed) and matches(parsed or (), labels)
+
+
+def _images(path: str, fork: Fork, spec: Object) -> Iterator[str]:
+    """Images that are the baseline's already."""
+    running = copying.containers(spec, init=False)
+    for index, image in enumerate(fork.customizations.images):
+        chosen = [each for each in copying.containers(spec) if each.get("name") == image.container]
+        if any(each.get("image") == image.image for each in chosen if image.container) or (
+            not image.container and len(running) == 1 and running[0].get("image") == image.image
+        ):
+            yield f"{path}.customizations.images[{index}]: the baseline runs {image.image} too: nothing changes"
+
+
+def _env(path: str, fork: Fork, spec: Object) -> Iterator[str]:
     """Variables whose override changes nothing."""
-    if not fork.customizations.env:
-        return
-    containers = copying.containers(baseline.object()["spec"]["template"].get("spec") or {})
+    containers = copying.containers(spec)
     for index, variable in enumerate(fork.customizations.env):
         chosen = [each for each in containers if variable.container in ("", each.get("name"))]
         entries = [
@@ -51,11 +110,26 @@ def _env(path: str, fork: Fork, baseline: Deployment) -> Iterator[str]:
         if variable.operation == "delete":
             if chosen and not any(entries):
                 yield f"{where}: the baseline has no variable {variable.name} to delete"
-        elif variable.value is not None and entries:
-            same = {"name": variable.name, "value": variable.value}
-            plain = {"name": variable.name}
-            if all(entry == same or (entry == plain and not variable.value) for entry in entries):
-                yield f"{where}: the baseline has the same value for {variable.name}: nothing changes"
+        elif entries and all(entry is not None and _same(entry, variable) for entry in entries):
+            yield f"{where}: the baseline has the same value for {variable.name}: nothing changes"
+
+
+def _same(entry: Object, variable: EnvOverride) -> bool:
+    """Whether a variable has what an override gives it."""
+    source = variable.value_from
+    if source is None:
+        return not entry.get("valueFrom") and entry.get("value", "") == variable.value
+    given = {
+        "secretKeyRef": source.secret_key_ref,
+        "configMapKeyRef": source.config_map_key_ref,
+        "fieldRef": source.field_ref,
+    }
+    wanted = {name: reference for name, reference in given.items() if reference is not None}
+    has = {
+        kind: {name: value for name, value in reference.items() if (name, value) != ("apiVersion", "v1")}
+        for kind, reference in (entry.get("valueFrom") or {}).items()
+    }
+    return bool(wanted) and has == wanted
 
 
 def _local(world: World, sandbox: Sandbox, path: str, local: Local) -> Iterator[str]:

@@ -36,7 +36,6 @@ from sandlane.kube.store import Record
 from sandlane.routing.groups import consents
 from sandlane.runtime.admission_review import AdmissionRequest, Cause, Denied
 from sandlane.runtime.webhook import WebhookServer
-from sandlane.sandbox.plan import Problem
 from sandlane.world.records import LocalWorkload, RouteGroup, Sandbox
 from sandlane.world.world import World, decode
 
@@ -82,11 +81,19 @@ class Admission:
         findings = self._sandbox_findings(request)
         _refuse("Sandbox", request, findings)
         plan, warnings = advise(self._world, new, self._limits)
+        told, causes = [], []
         for problem in (plan.refused, plan.exceeded):
             if problem is not None and problem.reason != reasons.ROUTING_KEY_TAKEN:
-                raise _refused(problem)
+                told.append(f"{problem.reason}: {reasons.explained(problem.reason, problem.message)}")
+                causes.append(Cause(problem.message.partition(":")[0], problem.message))
         if old is None or old.spec.forks != new.spec.forks:
-            await access.check(self._client, request, access.needed(new, plan))
+            forbidden = await access.check(self._client, request, access.needed(new, plan))
+            if forbidden:
+                lacks = "; ".join(f"{cause.field}: {cause.message}" for cause in forbidden)
+                told.append(f"a fork runs with what its requester may run: {lacks}")
+                causes += forbidden
+        if told:
+            raise Denied("; ".join(told), causes=causes)
         return [*findings.warnings, *warnings]
 
     def route_group(self, request: AdmissionRequest) -> list[str]:
@@ -249,9 +256,3 @@ def _refuse(kind: str, request: AdmissionRequest, findings: Findings) -> None:
     told = f'{kind}.sandlane.dev "{request.key.name}" is invalid: {findings.message}'
     about = {"group": SANDBOXES.group, "kind": kind, "name": request.key.name}
     raise Denied(told, reason="Invalid", code=422, causes=causes, about=about)
-
-
-def _refused(problem: Problem) -> Denied:
-    path = problem.message.partition(":")[0]
-    text = f"{problem.reason}: {reasons.explained(problem.reason, problem.message)}"
-    return Denied(text, reason="Forbidden", causes=[Cause(path, problem.message)])

@@ -72,6 +72,8 @@ NO_WEBHOOKS = (
 class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The manager's options, with those of this product."""
 
+    kube_api_qps: float = 400.0
+    kube_api_burst: int = 800
     xds_bind_address: str = ""
     xds_advertise_address: str = ""
     routes_bind_address: str = ""

@@ -32,6 +32,7 @@ from sandlane.sandbox import wake
 from sandlane.sandbox.events import Announcer
 from sandlane.sandbox.lastlines import LastLines
 from sandlane.sandbox.plan import Plan, make_plan
+from sandlane.sandbox.pods import patience
 from sandlane.sandbox.status import Observation, expires, observe, terminating
 from sandlane.sandbox.writes import Writes
 from sandlane.world.records import Deployment, LocalWorkload, Pod, RouteGroup, Sandbox, Service
@@ -101,12 +102,14 @@ class SandboxController:
         failures = await self._writes.apply(sandbox, plan, self._announcer)
         report = self._routes.sandbox(request)
         calm, look_again = self._patience.calm(sandbox, report)
-        seen = Observation(calm, failures, await self._read_last_lines(sandbox, plan))
+        pods = self._pods(sandbox, plan)
+        seen = Observation(calm, failures, await self._last_lines.read(pods))
         status = observe(self.world, sandbox, plan, seen, now=self._clock.now(), settings=self.settings)
         sandbox = await self._report(sandbox, status)
         await self._writes.remove_superfluous(sandbox, plan, report, self._announcer)
         refused = bool(failures) or plan.exceeded is not None
-        return self._next(sandbox, look_again, RETRY_REFUSED if refused else None)
+        probed = patience(pods, self._clock.now())
+        return self._next(sandbox, look_again, RETRY_REFUSED if refused else None, probed)
 
     async def _claim(self, sandbox: Sandbox) -> Sandbox:
         """The sandbox with our finalizer on it, before anything is made for it."""
@@ -125,10 +128,10 @@ class SandboxController:
         self._announcer.transitions(sandbox, status)
         return self.world.sandboxes.get(sandbox.metadata.key) or sandbox
 
-    async def _read_last_lines(self, sandbox: Sandbox, plan: Plan) -> dict[tuple[str, str], str]:
+    def _pods(self, sandbox: Sandbox, plan: Plan) -> list[Pod]:
+        """The Pods of all its forks."""
         workloads = [Key(sandbox.metadata.namespace, fork.workload) for fork in plan.forks]
-        pods = [pod for key in workloads for pod in self.world.pods_of_fork(key)]
-        return await self._last_lines.read(pods)
+        return [pod for key in workloads for pod in self.world.pods_of_fork(key)]
 
     # -- time -------------------------------------------------------------------------------------------
 

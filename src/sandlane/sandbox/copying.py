@@ -52,13 +52,19 @@ def kept_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
 def repoint(spec: Object, old_labels: Mapping[str, str], selector: Mapping[str, str], namespace: str) -> None:
     """Let affinity and spread rules of a Pod spec that are about its own Pods select the fork's Pods (in place)."""
     for term in _affinity_terms(spec.get("affinity") or {}):
-        elsewhere = term.get("namespaces") or ()
-        here = (not elsewhere and term.get("namespaceSelector") is None) or namespace in elsewhere
-        if here and _selects(term.get("labelSelector"), old_labels):
+        if _is_about(term, namespace) and _selects(term.get("labelSelector"), old_labels):
             term["labelSelector"] = {"matchLabels": dict(selector)}
     for constraint in spec.get("topologySpreadConstraints") or ():
         if _selects(constraint.get("labelSelector"), old_labels):
             constraint["labelSelector"] = {"matchLabels": dict(selector)}
+
+
+def _is_about(term: Object, namespace: str) -> bool:
+    """Whether an affinity term is about a namespace's Pods. Of its labels only the name is known here."""
+    names, selector = term.get("namespaces") or (), term.get("namespaceSelector")
+    if selector is None:
+        return not names or namespace in names
+    return selector == {} or namespace in names or _selects(selector, {"kubernetes.io/metadata.name": namespace})
 
 
 def _affinity_terms(affinity: Object) -> Iterator[Object]:

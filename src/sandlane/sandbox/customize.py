@@ -102,13 +102,31 @@ def check_ceilings(spec: Object, limits: Limits, workload: str) -> None:
 
 
 def requests_of(spec: Object, replicas: int) -> dict[str, Fraction]:
-    """What the Pods of a template request together (a limit alone counts as the request, as in Kubernetes)."""
-    total: dict[str, Fraction] = {}
+    """What the Pods of a template request together, counted as the scheduler does.
+
+    A limit alone counts as the request; sidecars run beside the containers, other init containers before them; what the
+    Pod as a whole requests goes before all that.
+    """
+    running: dict[str, Fraction] = {}
+    most: dict[str, Fraction] = {}
+    for container in spec.get("initContainers") or ():
+        sidecar = container.get("restartPolicy") == "Always"
+        for name, amount in _requests(container).items():
+            most[name] = max(most.get(name, Fraction()), running.get(name, Fraction()) + amount)
+            if sidecar:
+                running[name] = running.get(name, Fraction()) + amount
     for container in containers(spec, init=False):
-        resources = container.get("resources") or {}
-        for name, amount in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
-            total[name] = total.get(name, Fraction()) + quantity(amount) * replicas
-    return total
+        for name, amount in _requests(container).items():
+            running[name] = running.get(name, Fraction()) + amount
+    names = {*most, *running}
+    total = {name: max(most.get(name, Fraction()), running.get(name, Fraction())) for name in names} | _requests(spec)
+    return {name: amount * replicas for name, amount in total.items()}
+
+
+def _requests(of: Object) -> dict[str, Fraction]:
+    resources = of.get("resources") or {}
+    amounts = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {name: quantity(amount) for name, amount in amounts.items()}
 
 
 def quantity(amount: Any) -> Fraction:

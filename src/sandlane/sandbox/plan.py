@@ -13,7 +13,7 @@ import msgspec
 
 from sandlane.api import reasons
 from sandlane.api.keys import routing_key
-from sandlane.api.labels import FORK_OF, PLAN, SANDBOX
+from sandlane.api.labels import FORK_OF, PLAN, ROUTER, SANDBOX
 from sandlane.api.limits import Limits
 from sandlane.api.types import Fork, ForkValue, WorkloadReference
 from sandlane.api.validation import check_sandbox
@@ -154,6 +154,8 @@ class _Planner:
         if baseline.metadata.controller is not None and _is_fork(baseline):
             what = f"{path}.forkOf: {reference.name} is a fork itself; fork its baseline"
             return _with(planned, reasons.BASELINE_NOT_FOUND, what)
+        if ROUTER in baseline.metadata.labels:
+            return _with(planned, reasons.BASELINE_NOT_FOUND, f"{path}.forkOf: {reference.name} is Sandlane's router")
         try:
             deployment = make_fork(
                 self._making,
@@ -273,6 +275,9 @@ def _limit_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, ...
 
 
 def _before(other: Sandbox, sandbox: Sandbox) -> bool:
+    """Whether another one is older; one that is still to be created is the youngest."""
+    if not sandbox.metadata.creation_timestamp:
+        return other.metadata.name != sandbox.metadata.name
     return (other.metadata.creation_timestamp, other.metadata.name) < (
         sandbox.metadata.creation_timestamp,
         sandbox.metadata.name,

@@ -1,12 +1,14 @@
-"""Why a fork's Pods are not ready, in words: the most telling cause among them. Pure."""
+"""Why a fork's Pods are not ready, in words: the most telling cause among them. Pure; the time is an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 import msgspec
 
 from sandlane.api import reasons
+from sandlane.api.ttl import parse_time
 from sandlane.world.records import ContainerStatus, Deployment, Pod, WorkloadCondition
 
 _IMAGE = frozenset(
@@ -23,8 +25,11 @@ _ORDER = (
     reasons.CRASH_LOOP,
     reasons.CONTAINER_FAILED,
     reasons.UNSCHEDULABLE,
+    reasons.NOT_PASSING_PROBE,
     reasons.PODS_NOT_READY,
 )
+PROBE_PATIENCE = 20.0
+"""Seconds that a container may run without being ready before its probes are named as the cause."""
 
 LastLines = Mapping[tuple[str, str], str]
 """The last line that a container wrote before it crashed, by Pod and container name."""
@@ -36,18 +41,13 @@ class Cause(msgspec.Struct, frozen=True):
     reason: str
     message: str
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether waiting alone will hardly help."""
-        return self.reason != reasons.PODS_NOT_READY
 
-
-def cause(deployment: Deployment, pods: Iterable[Pod], last_lines: LastLines) -> Cause | None:
+def cause(deployment: Deployment, pods: Iterable[Pod], last_lines: LastLines, now: datetime) -> Cause | None:
     """The most telling cause that a fork's Deployment and Pods give, or None."""
     found = list(_of_deployment(deployment.status.conditions or ()))
     for pod in pods:
         if not pod.metadata.deleting and not pod.ready:
-            found += _of_pod(pod, last_lines)
+            found += _of_pod(pod, last_lines, now)
     return min(found, key=lambda each: (_ORDER.index(each.reason), each.message), default=None)
 
 
@@ -75,7 +75,26 @@ def _of_deployment(conditions: Iterable[WorkloadCondition]) -> Iterator[Cause]:
             yield Cause(reasons.PODS_NOT_READY, "the Deployment has made no progress for too long")
 
 
-def _of_pod(pod: Pod, last_lines: LastLines) -> Iterator[Cause]:
+def patience(pods: Iterable[Pod], now: datetime) -> float | None:
+    """Seconds until probes of a container that runs count as the cause; None when nothing is waited for."""
+    left = [
+        PROBE_PATIENCE - seconds
+        for pod in pods
+        if not pod.metadata.deleting and not pod.ready
+        for status in _statuses(pod)
+        if (seconds := _unready(status, now)) is not None
+    ]
+    return min((seconds for seconds in left if seconds > 0), default=None)
+
+
+def _unready(status: ContainerStatus, now: datetime) -> float | None:
+    """Seconds for which a container has been running without being ready."""
+    if status.ready or status.state.running is None or not status.state.running.started_at:
+        return None
+    return (now - parse_time(status.state.running.started_at)).total_seconds()
+
+
+def _of_pod(pod: Pod, last_lines: LastLines, now: datetime) -> Iterator[Cause]:
     name = pod.metadata.name
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
@@ -89,6 +108,8 @@ def _of_pod(pod: Pod, last_lines: LastLines) -> Iterator[Cause]:
             yield _waiting(status, waiting.reason, waiting.message, where, last_lines.get((name, status.name), ""))
         elif ended and ended.exit_code:
             yield Cause(reasons.CONTAINER_FAILED, f"{where}: it ended with exit code {ended.exit_code}")
+        elif (_unready(status, now) or 0.0) >= PROBE_PATIENCE:
+            yield Cause(reasons.NOT_PASSING_PROBE, f"{where}: it runs, but its readiness or startup probe fails")
 
 
 def _waiting(status: ContainerStatus, reason: str, message: str, where: str, last_line: str) -> Cause:

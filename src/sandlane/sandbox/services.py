@@ -84,8 +84,11 @@ def make_service(
             made["appProtocol"] = port.app_protocol
         ports.append(made)
     spec: Object = {"type": "ClusterIP", "selector": names.pod_selector(fork), "ports": ports}
-    if override.service.spec.publish_not_ready_addresses:
+    like = override.service.spec
+    if like.publish_not_ready_addresses:
         spec["publishNotReadyAddresses"] = True
+    if like.ip_families:
+        spec |= {"ipFamilies": list(like.ip_families), "ipFamilyPolicy": like.ip_family_policy or "SingleStack"}
     return {
         "apiVersion": "v1",
         "kind": "Service",

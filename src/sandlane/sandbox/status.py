@@ -51,7 +51,7 @@ def observe(
     if changed or not updated:
         updated = format_time(now) if old.observed_generation else sandbox.metadata.creation_timestamp
     stopped = plan.refused is not None or plan.exceeded is not None
-    forks = tuple(_fork(world, sandbox, fork, seen, stopped=stopped) for fork in plan.forks)
+    forks = tuple(_fork(world, sandbox, fork, seen, now, stopped=stopped) for fork in plan.forks)
     verdicts = _verdicts(world, sandbox, plan, forks, seen)
     conditions = with_verdicts(old.conditions, CONDITIONS, verdicts, sandbox.metadata.generation, now)
     ends = expires(sandbox, settings, updated)
@@ -102,7 +102,9 @@ def endpoints(spec: SandboxSpec, key: str, settings: Settings) -> tuple[Endpoint
 # -- forks --------------------------------------------------------------------------------------------------
 
 
-def _fork(world: World, sandbox: Sandbox, planned: PlannedFork, seen: Observation, *, stopped: bool) -> ForkStatus:
+def _fork(
+    world: World, sandbox: Sandbox, planned: PlannedFork, seen: Observation, now: datetime, *, stopped: bool
+) -> ForkStatus:
     old = next((each for each in sandbox.status.forks if each.workload == planned.workload), None)
     live = world.deployments.get(Key(sandbox.metadata.namespace, planned.workload))
     if live is not None and (live.metadata.controller is None or live.metadata.controller.uid != sandbox.metadata.uid):
@@ -114,7 +116,7 @@ def _fork(world: World, sandbox: Sandbox, planned: PlannedFork, seen: Observatio
     complete = live is not None and is_complete(live, wanted)
     problem = planned.problem or _failure(sandbox, planned, seen)
     if problem is None and not complete:
-        problem = _incomplete(world, live, seen) or Problem(reasons.PROGRESSING, "waiting for its Pods")
+        problem = _incomplete(world, live, seen, now) or Problem(reasons.PROGRESSING, "waiting for its Pods")
     ever = old is not None and old.ever_ready and not sandbox.spec.suspended
     kept = old.services if old else ()
     return ForkStatus(
@@ -129,10 +131,10 @@ def _fork(world: World, sandbox: Sandbox, planned: PlannedFork, seen: Observatio
     )
 
 
-def _incomplete(world: World, live: Deployment | None, seen: Observation) -> Problem | None:
+def _incomplete(world: World, live: Deployment | None, seen: Observation, now: datetime) -> Problem | None:
     if live is None:
         return None
-    cause = pod_causes.cause(live, world.pods_of_fork(live.metadata.key), seen.last_lines)
+    cause = pod_causes.cause(live, world.pods_of_fork(live.metadata.key), seen.last_lines, now)
     return Problem(cause.reason, cause.message) if cause else None
 
 

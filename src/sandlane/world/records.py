@@ -105,6 +105,7 @@ class ServiceSpec(Struct, frozen=True, gc=False):
     cluster_ip: str = msgspec.field(name="clusterIP", default="")
     cluster_ips: tuple[str, ...] = msgspec.field(name="clusterIPs", default=())
     ip_families: tuple[str, ...] = ()
+    ip_family_policy: str = ""
     external_name: str = ""
     session_affinity: str = "None"
     session_affinity_config: dict[str, Any] | None = None
@@ -325,10 +326,17 @@ class ContainerTerminated(Struct, frozen=True, gc=False):
     signal: int = 0
 
 
+class ContainerRunning(Struct, frozen=True, gc=False):
+    """Since when a container runs."""
+
+    started_at: str = ""
+
+
 class ContainerState(Struct, frozen=True, gc=False):
-    """At most one of both; none while it runs."""
+    """At most one of them."""
 
     waiting: ContainerWaiting | None = None
+    running: ContainerRunning | None = None
     terminated: ContainerTerminated | None = None
 
 
