@@ -36,7 +36,7 @@ def sandbox() -> Schema:
     short_name = _rule(
         f"self.metadata.name.size() <= {MAX_SANDBOX_NAME}",
         f"the name of a Sandbox has at most {MAX_SANDBOX_NAME} characters",
-        "FieldValueTooLong",
+        "FieldValueInvalid",  # one of the four that a definition may give
     )
     columns = [
         _condition("Ready"),

@@ -82,6 +82,8 @@ class _Estimate:
                 return 1, known.get(node.name, Size(None, 1))
             case Select():
                 cost, of = self.cost(node.operand, known)
+                if node.test:
+                    return cost + 1, Size(None, 1)
                 child = fields_of(of.schema).get(node.field) or of.schema.additional if of.schema is not None else None
                 return cost + 1, Size(child, most(child))
             case ListOf() | MapOf():
