@@ -29,6 +29,7 @@ from sandlane.local.controllers.apiserver_endpoint import ApiServerEndpointContr
 from sandlane.local.controllers.daemonset.controller import DaemonSetController
 from sandlane.local.controllers.defaults import NamespaceDefaultsController
 from sandlane.local.controllers.deployment.controller import DeploymentController
+from sandlane.local.controllers.disruption import DisruptionController
 from sandlane.local.controllers.endpointslice.controller import EndpointSliceController
 from sandlane.local.controllers.garbage.controller import GarbageController
 from sandlane.local.controllers.inventory import Inventory
@@ -143,6 +144,7 @@ def set_up_controllers(manager: Manager, inventory: Inventory, authority: str, v
         NamespaceDefaultsController(authority),
         GarbageController(inventory),
         QuotaController(inventory),
+        DisruptionController(),
         VolumeController(volumes),
     ):
         controller.setup_with_manager(manager)

@@ -13,7 +13,7 @@ from sandlane.kube.patch.errors import PatchError
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.body import decode_body, media_type
-from sandlane.local.apiserver.deleter import delete_options
+from sandlane.local.apiserver.eviction import evict
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.representation import negotiate
 from sandlane.local.apiserver.request_info import RequestInfo
@@ -125,16 +125,13 @@ async def pod_action(
     server: ApiServer, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
 ) -> Response:
     """`pods/binding` and `pods/eviction`."""
+    write = server._write(type_, info, request, user, query)
+    if info.subresource == "eviction":
+        await evict(server, write, info, request, query)
+        return _created()
     body = decode_body(request).obj
     if not isinstance(body, dict):
         raise bad_request("the body is not an object")
-    write = server._write(type_, info, request, user, query)
-    if info.subresource == "eviction":
-        write.subresource = ""
-        options = delete_options(body.get("deleteOptions"), query)
-        write.dry_run = write.dry_run or "All" in (options.get("dryRun") or ())
-        await server.deleter.delete(write, options)
-        return _created()
     target = body.get("target") or {}
     if not target.get("name"):
         raise invalid("", "Binding", info.name, [FieldError("FieldValueRequired", "target.name")])
