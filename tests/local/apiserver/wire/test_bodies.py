@@ -19,6 +19,23 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        (b'{"a":1,"a":2}', ["a"]),
+        (b'{"a" :1,"a":2}', ["a"]),
+        (b'{"a"\n:1,"a"\t:2,"b":{"c":"\\":"}}', ["a"]),
+        (b'{"a":"\\":","b":1}', []),
+        (b'{"a": 1, "b": {"a": 1}}', []),
+    ],
+)
+def test_duplicates_are_found_however_they_are_written(body: bytes, wanted: list[str]) -> None:
+    """White space before a colon, and texts that look like keys, hide no repeated key and make none up."""
+    duplicates: list[str] = []
+    parse_json(body, duplicates=duplicates)
+    assert duplicates == wanted
+
+
 def test_duplicates_are_named() -> None:
     """Repeated keys are named once each with their path, and the last value counts."""
     duplicates: list[str] = []

@@ -37,7 +37,7 @@ class AdmissionChain:
 
     async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
         """The object as mutating webhooks leave it. Raises `StatusError`."""
-        if write.user is None:
+        if write.user is None or not self._webhooks.any_mutating():
             return new
         return await self._webhooks.mutate(Attributes(write, operation, new, old))
 
@@ -47,6 +47,8 @@ class AdmissionChain:
             return
         for check in self._checks:
             check(write, new, old)
+        if not (self._policies.any() or self._webhooks.any_validating()):
+            return
         attributes = Attributes(write, operation, new, old)
         await self._policies.validate(attributes)
         await self._webhooks.validate(attributes)

@@ -39,9 +39,13 @@ class Policies:
         self._matcher = matcher
         self._rbac = rbac
 
+    def any(self) -> bool:
+        """Whether a policy is bound."""
+        return bool(self._store.count(BINDINGS))
+
     async def validate(self, at: Attributes) -> None:
         """Raises `StatusError` when a policy denies."""
-        if not self._store.count(BINDINGS) or at.type_.resource.group == EXEMPT_GROUP:
+        if at.type_.resource.group == EXEMPT_GROUP:
             return
         for policy, binding in self._in_force(at):
             for params in await self._params(policy, binding, at):

@@ -52,6 +52,14 @@ class Webhooks:
         self._rng = rng
         self._rbac = rbac
 
+    def any_mutating(self) -> bool:
+        """Whether there are mutating webhooks."""
+        return bool(self._store.count(MUTATING))
+
+    def any_validating(self) -> bool:
+        """Whether there are validating webhooks."""
+        return bool(self._store.count(VALIDATING))
+
     async def mutate(self, at: Attributes) -> Object | None:
         """The object as the webhooks leave it: the same one when none changed it. Raises `StatusError`."""
         current = at
@@ -82,7 +90,7 @@ class Webhooks:
 
     def _calls(self, storage: StorageKey, at: Attributes) -> Iterator[Call]:
         """The webhooks that a write concerns. Raises `StatusError` when that cannot be told."""
-        if not self._store.count(storage) or at.type_.resource.group == EXEMPT_GROUP:
+        if at.type_.resource.group == EXEMPT_GROUP:
             return
         for _, stored in self._store.list(storage):
             for hook in msgspec.json.decode(stored.data).get("webhooks") or ():

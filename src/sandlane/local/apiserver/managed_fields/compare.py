@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandlane.kube.patch.values import equal_json
+from sandlane.kube.resource import Object
 from sandlane.local.apiserver.managed_fields.fieldset import (
+    STRIPPED,
     FieldSet,
     Path,
     child_schema,
@@ -21,6 +23,7 @@ from sandlane.local.apiserver.managed_fields.fieldset import (
 from sandlane.local.apiserver.schema import Schema
 
 _ABSENT: Any = object()
+_METADATA = "f:metadata"
 _BY_VALUE = frozenset(
     {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "loadBalancer"}
 )
@@ -46,6 +49,47 @@ def compare(old: Any, new: Any, schema: Schema | None, *, typed: bool) -> Compar
     walker = _Walker(typed)
     walker.compare(old, new, schema, ())
     return Comparison(frozenset(walker.added), frozenset(walker.modified), frozenset(walker.removed))
+
+
+def fields_of_new(obj: Object, schema: Schema | None, *, typed: bool, status: bool) -> Object:
+    """The `FieldsV1` of what a new object brings: what comparing it with nothing finds. `status`: whether that counts."""
+    made: Object = {}
+    for name in sorted(obj):
+        if name == "metadata":
+            below = {key: value for key, value in obj[name].items() if (_METADATA, f"f:{key}") not in STRIPPED}
+            found = _new_map(below, child_schema(schema, name), typed)
+            if found:
+                made[_METADATA] = found
+        elif name not in ("apiVersion", "kind") and (status or name != "status"):
+            made[f"f:{name}"] = _new_fields(obj[name], child_schema(schema, name), typed, typed and name in _BY_VALUE)
+    return made
+
+
+def _new_fields(value: Any, schema: Schema | None, typed: bool, by_value: bool) -> Object:
+    """What is below one path that is new; with `.` where the path is a member itself."""
+    if not value:
+        return {}
+    if isinstance(value, dict):
+        if not is_granular_map(value, schema):
+            return {}
+        made = _new_map(value, schema, typed)
+    elif isinstance(value, list) and list_kind(schema) in ("set", "map"):
+        items = schema.items if schema is not None and list_kind(schema) == "map" else None
+        elements = {item_element(item, schema): item for item in value}
+        made = {element: _new_fields(elements[element], items, typed, False) for element in sorted(elements)}
+    else:
+        return {}
+    return made if by_value else {".": {}, **made}
+
+
+def _new_map(value: dict[str, Any], schema: Schema | None, typed: bool) -> Object:
+    required = schema.required if schema is not None and typed else ()
+    return {
+        f"f:{name}": _new_fields(
+            value[name], child_schema(schema, name), typed, typed and (name in _BY_VALUE or name in required)
+        )
+        for name in sorted(value)
+    }
 
 
 class _Walker:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.managed_fields.compare import Comparison, compare
+from sandlane.local.apiserver.managed_fields.compare import Comparison, compare, fields_of_new
 from sandlane.local.apiserver.managed_fields.fieldset import (
     STRIPPED,
     DuplicateKey,
@@ -30,6 +30,7 @@ APPLY, UPDATE = "Apply", "Update"
 BEFORE_FIRST_APPLY = "before-first-apply"
 ANCIENT = "ancient-changes"
 MOST_UPDATERS = 10
+_STATUS: FieldSet = frozenset({("f:status",)})
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -131,23 +132,23 @@ def read(obj: Object) -> list[Manager]:
 
 def write(obj: Object, managers: list[Manager]) -> None:
     """Put entries into an object, in the server's order."""
-    entries = [
-        {
-            "manager": manager.name,
-            "operation": manager.operation,
-            "apiVersion": manager.api_version,
-            **({"time": manager.time} if manager.time else {}),
-            "fieldsType": "FieldsV1",
-            "fieldsV1": to_fields(manager.fields),
-            **({"subresource": manager.subresource} if manager.subresource else {}),
-        }
-        for manager in sorted(managers, key=_order)
-        if manager.fields
-    ]
+    entries = [_entry(each, to_fields(each.fields)) for each in sorted(managers, key=_order) if each.fields]
     if entries:
         obj["metadata"]["managedFields"] = entries
     else:
         obj["metadata"].pop("managedFields", None)
+
+
+def _entry(manager: Manager, fields: Object) -> Object:
+    return {
+        "manager": manager.name,
+        "operation": manager.operation,
+        "apiVersion": manager.api_version,
+        **({"time": manager.time} if manager.time else {}),
+        "fieldsType": "FieldsV1",
+        "fieldsV1": fields,
+        **({"subresource": manager.subresource} if manager.subresource else {}),
+    }
 
 
 def _order(manager: Manager) -> tuple[bool, str, str, str, str]:
@@ -165,6 +166,9 @@ def on_update(old: Object | None, new: Object, schema: Schema | None, change: Ch
 
     The entries of `old` count; whatever `new` carries itself is replaced.
     """
+    if old is None and change.reset <= _STATUS:
+        _on_create(new, schema, change)
+        return
     managers = read(old) if old is not None else []
     compared = _compared(old if old is not None else {}, new, schema, change)
     mine = Manager(change.manager, UPDATE, change.api_version, change.subresource, time=change.now)
@@ -177,6 +181,16 @@ def on_update(old: Object | None, new: Object, schema: Schema | None, change: Ch
     elif previous is not None and compared.removed & previous.fields:
         kept = [replace(entry, time=change.now) if entry.identity == mine.identity else entry for entry in kept]
     write(new, _capped(kept))
+
+
+def _on_create(new: Object, schema: Schema | None, change: Change) -> None:
+    """The most frequent case: one manager, of everything."""
+    fields = fields_of_new(new, schema, typed=change.typed, status=not change.reset)
+    new["metadata"].pop("managedFields", None)
+    if fields:
+        new["metadata"]["managedFields"] = [
+            _entry(Manager(change.manager, UPDATE, change.api_version, change.subresource, time=change.now), fields)
+        ]
 
 
 def apply(live: Object | None, applied: Object, schema: Schema | None, change: Change, *, force: bool) -> Object:

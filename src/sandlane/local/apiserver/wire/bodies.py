@@ -6,6 +6,7 @@ Bodies come from anybody: whatever they hold, the answer is a value or a BodyErr
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ MAX_DEPTH = 200
 """How deep maps and lists may be nested; Python could not walk much deeper ones."""
 
 JSON_TYPES = frozenset({"application/json", "", "*/*"})
+_LOOSE = re.compile(rb'"[ \t\r\n]+:')
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 
 
@@ -30,7 +32,7 @@ def parse_json(body: bytes, *, duplicates: list[str] | None = None) -> Any:
         value = msgspec.json.decode(body)
         if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
             _check_depth(value)
-        if duplicates is not None:
+        if duplicates is not None and (body.count(b'":') != _keys(value) or _LOOSE.search(body) is not None):
             _notice_duplicates(body, duplicates)
         return value
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -71,6 +73,14 @@ def _check_depth(value: Any) -> None:
             if isinstance(each, (dict, list))
         ]
     raise ValueError("exceeded max depth")
+
+
+def _keys(value: Any) -> int:
+    """How many keys a value has in all. A body without space before its colons has more only where a key is repeated
+    (or a text looks like a key): the rare case that is worth a second look."""
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(each) for each in value.values() if isinstance(each, (dict, list)))
+    return sum(_keys(each) for each in value if isinstance(each, (dict, list))) if isinstance(value, list) else 0
 
 
 def _notice_duplicates(body: bytes, duplicates: list[str]) -> None:
