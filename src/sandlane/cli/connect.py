@@ -130,6 +130,7 @@ async def hold_while(
         with entry(clock, wanted.namespace or config.namespace, wanted.sandbox) as mine:
             held = await _join(client, clock, joining, wanted, config)
             connection = Connection(client, clock, rng, held, mine.folder, transport=wanted.transport)
+            connection.on_taken_over = joining.spare
             async with asyncio.TaskGroup() as tasks:
                 holding = tasks.create_task(connection.run())
                 working = tasks.create_task(work(connection, mine))

@@ -47,6 +47,10 @@ class Lost(Exception):
     """A LocalWorkload is not to be held from here any more; the message says why."""
 
 
+class TakenOver(Lost):
+    """Another client holds it now."""
+
+
 class Connection:
     """Holds LocalWorkloads. `on_change` is called after each change of `state`, `on_request` with the newest requests;
     while `leaving`, LocalWorkloads that go are not lost: their tunnels stay until `run` is cancelled."""
@@ -63,6 +67,7 @@ class Connection:
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self.on_request: Callable[[list[Seen]], None] = lambda seen: None
+        self.on_taken_over: Callable[[Joined], None] = lambda joined: None
         self.leaving = False
         self.state = State([Held.of(each) for each in workloads])
         self.requests = RequestLog()
@@ -112,6 +117,8 @@ class Connection:
                 tasks.create_task(self._dial(joined, held, credentials, replicas, socket))
         except* Lost as group:
             held.over = str(_first(group))
+            if group.subgroup(TakenOver) is not None:
+                self.on_taken_over(joined)
             held.tunnels, held.error = {}, ""
             self._changed()
 
@@ -142,7 +149,7 @@ class Connection:
                 if self.leaving:
                     return
                 if refused.reason in FINAL:
-                    raise Lost(refused.detail or FINAL[refused.reason]) from refused
+                    raise TakenOver(refused.detail or FINAL[refused.reason]) from refused
                 await self._still_there(joined)
                 held.tunnels, held.error = {}, str(refused)
                 self._changed()
@@ -205,7 +212,7 @@ class Connection:
         self._check(joined, obj)
         connection = (obj.get("status") or {}).get("connection") or {}
         if connection.get("session", session) != session:
-            raise Lost(f"another client of {connection.get('client')} has taken it over")
+            raise TakenOver(f"another client of {connection.get('client')} has taken it over")
         conditions = {each["type"]: each for each in (obj.get("status") or {}).get("conditions") or ()}
         ready = conditions.get("Ready") or {}
         held.ready = {"True": True, "False": False}.get(ready.get("status", ""))

@@ -61,6 +61,10 @@ class Joining:
         await self._allowed(held[0].namespace, [each.name for each in held], make=False)
         return held
 
+    def spare(self, joined: Joined) -> None:
+        """Do not remove this one: another client holds it."""
+        self.made = [each for each in self.made if each != (LOCAL_WORKLOADS, Key(joined.namespace, joined.name))]
+
     async def leave(self) -> list[str]:
         """Remove what was made, last first; the names of what was removed."""
         removed = []

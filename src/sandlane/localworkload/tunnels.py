@@ -39,6 +39,7 @@ from sandlane.tunnel.resources import (
     NAME,
     TUNNEL,
     XDS_SECRET,
+    replicas,
     tunnel_budget,
     tunnel_deployment,
     tunnel_directory,
@@ -191,6 +192,6 @@ class Tunnels:
         if service is None or not service.spec.cluster_ip:
             return Result.requeue_after(0.5)
         address = f"{service.spec.cluster_ip}:{self._tunnel.front_port}"
-        directory = tunnel_directory(namespace, address, self._options.replicas, self.authority.ca.certificate)
+        directory = tunnel_directory(namespace, address, replicas(self._options), self.authority.ca.certificate)
         await self._applier.ensure(CONFIG_MAPS, directory)
         return Result.requeue_after(RENEWAL)

@@ -16,6 +16,8 @@ XDS_SECRET = "sandlane-tunnel-xds"
 """The certificate that the tunnel servers show to the xDS server."""
 TUNNEL = "sandlane.dev/tunnel"
 """Label of the tunnel servers' Pods."""
+REPLICAS = 2
+"""At least: a laptop that holds tunnels to two loses nothing with one."""
 MIN_READY = 5
 """Seconds that a new server is there before the next one goes: laptops reach it in the meantime."""
 DRAIN = 5
@@ -82,13 +84,18 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
         "kind": "Deployment",
         "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
         "spec": {
-            "replicas": options.replicas,
+            "replicas": replicas(options),
             "minReadySeconds": MIN_READY,
             "selector": {"matchLabels": LABELS},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": equip(template, credentials, certificate),
         },
     }
+
+
+def replicas(options: RouterOptions) -> int:
+    """How many servers there are."""
+    return max(REPLICAS, options.replicas)
 
 
 def tunnel_budget(namespace: str) -> Object:
