@@ -100,7 +100,7 @@ class Tunnel:
         self.folder = folder
         self.pki = Pki(folder)
         self.options = bootstrap.ServerOptions(
-            address="127.0.0.1", replica="r0", front_port=free_port(), accept_port=free_port(),
+            address="127.0.0.1", replica=f"r0-{free_port()}", front_port=free_port(), accept_port=free_port(),
             ingress_port=free_port(), certificate=f"{folder}/tls.crt", key=f"{folder}/tls.key", ca=f"{folder}/ca.crt",
         )  # fmt: skip
 
@@ -152,9 +152,15 @@ class Tunnel:
             yield dialler
             task.cancel()
 
-    def dialler(self, uid: str, path: Path, on_change: Callable[[TunnelState], None] = lambda state: None) -> Dialler:
-        """A dialler with a certificate for `uid`."""
-        context = self.pki.client(uid)
+    def dialler(
+        self,
+        uid: str,
+        path: Path,
+        on_change: Callable[[TunnelState], None] = lambda state: None,
+        context: ssl.SSLContext | None = None,
+    ) -> Dialler:
+        """A dialler with a certificate for `uid`, or with another one."""
+        context = context or self.pki.client(uid)
         connect = direct("127.0.0.1", self.options.front_port, lambda: context, "tunnel")
         return Dialler(connect, str(path), RealClock(), random.Random(1).random, replicas=1, on_change=on_change)
 
