@@ -40,7 +40,6 @@ class Envoy:
         self._argv = [str(envoy_binary()), "--config-yaml", msgspec.json.encode(config).decode(), *_FLAGS]
         self._admin = Path(config["admin"]["address"]["pipe"]["path"])
         self._errors_file = self._admin.with_suffix(".log")
-        self._errors = self._errors_file.open("ab")
         self._clock = clock
         self._on_log = on_log
         self.pid = 0
@@ -78,14 +77,15 @@ class Envoy:
             delay = min(delay * 2, LAST_DELAY)
 
     async def _live(self) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,  # a Ctrl-C is for us alone: routes go out before the tunnel
-            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGKILL),
-        )
+        with self._errors_file.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,  # a Ctrl-C is for us alone: routes go out before the tunnel
+                preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGKILL),
+            )
         self.pid = process.pid
         assert process.stdout is not None
         try:

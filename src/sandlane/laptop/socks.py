@@ -35,8 +35,11 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open
         except (OSError, TimeoutError):
             writer.write(_answer(_UNREACHABLE))
             return
-        writer.write(_answer(_DONE))
-        await pass_on((reader, writer), there)
+        try:
+            writer.write(_answer(_DONE))
+            await pass_on((reader, writer), there)
+        finally:
+            there[1].close()
     except (NotSocks, OSError, EOFError, TimeoutError):
         pass  # the client hears it by the end of its connection
     finally:
