@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random  # noqa: TID251 - the composition root
 import signal
@@ -61,7 +62,7 @@ def connect(wanted: Wanted, kubeconfig: Path | None, data_dir: Path | None, *, d
     if wanted.file and (wanted.workload or wanted.ports):
         fail("--workload and --port go with a Sandbox's name; with -f the file says it")
     if detach and DETACHED not in os.environ:
-        return _start_detached(fail)
+        return _start_detached(fail, with_input=str(wanted.file) == "-")
     with explained(fail):
         asyncio.run(_connect(wanted, config_of(kubeconfig, data_dir)))
 
@@ -100,11 +101,16 @@ async def _connect(wanted: Wanted, config: Config) -> None:
                 nonlocal detaching
                 shown.changed()
                 mine.write(connection.state)
-                if detaching and (connection.state.ready or clock.monotonic() - since > DETACH_AFTER):
+                if detaching and (connection.state.ready or clock.monotonic() - since >= DETACH_AFTER):
                     detaching = False
                     _to_background(mine, ready=connection.state.ready)
 
             connection.on_change, connection.on_request = changed, shown.requests
+            if detaching:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DETACH_AFTER):
+                        await stop.wait()
+                changed()
             await stop.wait()
 
     try:
@@ -196,13 +202,13 @@ async def _routes_out(client: Client, clock: Clock, held: Iterable[Joined]) -> N
             await clock.sleep(0.05)
 
 
-def _start_detached(fail: Fail) -> None:
+def _start_detached(fail: Fail, *, with_input: bool) -> None:
     """Run this command again in the background; return when it is connected, with what it has said."""
     argv = [sys.executable, "-m", "sandlane", *sys.argv[1:]]
     process = subprocess.Popen(
         argv,
         env=os.environ | {DETACHED: "1"},
-        stdin=subprocess.DEVNULL,
+        stdin=None if with_input else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
