@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import msgspec
 
-from sandlane.cli.routes import columns
+from sandlane.cli.columns import columns
 from sandlane.kube.clock import SystemClock
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.registry import Record, records, wait_until_ended

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from sandlane.cli.columns import columns
 from sandlane.cli.reading import Reading, client_of, config_of, read_world
 from sandlane.kube.config import Config, ConfigError
 from sandlane.kube.errors import KubeError
@@ -94,14 +95,6 @@ def table(found: Sequence[Rule], *, wide: bool, everywhere: bool) -> str:
     if wide:
         text += "".join(f"\n{rule.door} {rule.key}: {rule.message}" for rule in found if rule.message)
     return text
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Cells under each other, the last one free."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def show_explanation(
