@@ -19,12 +19,12 @@ def rates() -> Table:
     """Reconciles, start and memory."""
     rows = [("no-op reconciles, sandlane", f"{case('noop', RECONCILES)['per_second']:,.0f} /s", "20,000 /s")]
     ours = full("full_sandlane")
-    rows.append(("full reconciles, sandlane", f"{ours['per_second']:.0f} /s, {ours['cpu_ms']:.1f} ms CPU", ""))
+    rows.append(("full reconciles, sandlane", f"{ours['per_second']:.0f} /s, {ours['cpu_ms']:.2f} ms CPU", ""))
     if installed("kopf"):
         theirs = full("full_kopf")
-        ratio = ours["per_second"] / theirs["per_second"]
         rows.append(("full reconciles, kopf", f"{theirs['per_second']:.0f} /s, {theirs['cpu_ms']:.1f} ms CPU", ""))
-        rows.append(("ratio", f"{ratio:.1f}", "5"))
+        rows.append(("ratio", f"{ours['per_second'] / theirs['per_second']:.1f}", "5"))
+        rows.append(("ratio of CPU", f"{theirs['cpu_ms'] / ours['cpu_ms']:.1f}", ""))
     with stand_in("bench.kube_server", PODS, 0) as port:
         rows.append(
             (f"start to first reconcile, {PODS:,} objects", f"{case('start', port, PODS)['seconds']:.2f} s", "3 s")
@@ -36,8 +36,8 @@ def rates() -> Table:
         "Controller runtime: reconciles",
         ("", "measured", "wanted"),
         tuple(rows),
-        f"Full: {BOOKS} Guestbooks, each gets a Deployment by server-side apply and its status, on a stand-in API server "
-        "that is cheaper than either controller.",
+        f"Full: {BOOKS} Guestbooks, each gets a Deployment by server-side apply, an Event and its status, on a stand-in API "
+        "server that is cheaper than either controller. Both ratios: kopf's time over ours.",
     )
 
 

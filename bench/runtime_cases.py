@@ -261,7 +261,7 @@ async def full_sandlane(port: int, count: int) -> dict[str, float]:
 
 
 async def full_kopf(port: int, count: int) -> dict[str, float]:
-    """The same work as a kopf handler: one owned Deployment by server-side apply, then the status."""
+    """The same work as a kopf handler: one owned Deployment by server-side apply, an Event, then the status."""
     import kopf
     from kubernetes_asyncio import client as kube
 
@@ -296,6 +296,7 @@ async def full_kopf(port: int, count: int) -> dict[str, float]:
                 force=True,
                 _content_type="application/apply-patch+yaml",
             )
+            kopf.info(body, reason="Created", message=f"Deployment {name}")
             await custom.patch_namespaced_custom_object_status(
                 "example.com",
                 "v1",

@@ -73,7 +73,7 @@ def always(*pieces: bytes) -> Answer:
 
 async def get(pool: Connections) -> Response:
     """A request."""
-    return await pool.send("GET", "/a", [], b"")
+    return await pool.send("GET", "/a", [], b"", _soon())
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ async def test_a_connection_that_the_server_closed_just_then(method: str, again:
     async with server(lambda request, number: None if number == 2 else [OK]) as (serving, pool):
         await get(pool)
         if again:
-            assert (await pool.send(method, "/a", [], b"")).status == 200
+            assert (await pool.send(method, "/a", [], b"", _soon())).status == 200
             assert (len(serving.requests), serving.connections) == (3, 2)
         else:
             with pytest.raises(ConnectionError):
-                await pool.send(method, "/a", [], b"")
+                await pool.send(method, "/a", [], b"", _soon())
 
 
 async def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
@@ -219,7 +219,7 @@ async def test_requests_at_the_same_time_have_their_own_connections() -> None:
 async def test_what_is_sent() -> None:
     """Path below the server's own, host, headers, length; no line break gets through."""
     async with server(always(OK), "/clusters/one/") as (serving, pool):
-        await pool.send("POST", "/api?x=%20", [("a", "b"), ("a", "c")], b"body")
+        await pool.send("POST", "/api?x=%20", [("a", "b"), ("a", "c")], b"body", _soon())
         head, _, body = serving.requests[0].partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")
         assert lines[0] == b"POST /clusters/one/api?x=%20 HTTP/1.1"
@@ -228,9 +228,9 @@ async def test_what_is_sent() -> None:
         assert body == b"body"
         for target, value in (("/a\r\nx: y", ""), ("/a", "b\nc"), ("/a", "b\rc")):
             with pytest.raises(ConnectionError, match="line break"):
-                await pool.send("GET", target, [("h", value)], b"")
+                await pool.send("GET", target, [("h", value)], b"", _soon())
         with pytest.raises(ConnectionError, match="space"):
-            await pool.send("GET", "/a HTTP/1.1", [], b"")
+            await pool.send("GET", "/a HTTP/1.1", [], b"", _soon())
 
 
 async def test_redirects_of_reads_are_followed() -> None:
@@ -246,3 +246,16 @@ async def test_redirects_of_reads_are_followed() -> None:
         assert (await transport.send(Request("GET", "/a"), timeout=10)).body == b"ok"
         assert (await transport.send(Request("PUT", "/a"), timeout=10)).status == 307
         await transport.close()
+
+
+async def test_an_answer_that_never_comes() -> None:
+    """The deadline ends the wait, also after a part of the answer, and takes the connection with it."""
+    async with server(always(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab")) as (_, pool):
+        with pytest.raises(TimeoutError):
+            await pool.send("GET", "/a", [], b"", asyncio.get_running_loop().time() + 0.05)
+        assert not pool._idle
+
+
+def _soon() -> float:
+    """A deadline that a test does not reach."""
+    return asyncio.get_running_loop().time() + 30

@@ -19,6 +19,7 @@ from sandlane.runtime.owners import controller_reference
 from sandlane.runtime.predicates import annotations_changed, any_of, generation_changed, labels_changed
 from sandlane.runtime.result import PermanentError, Request, Result, TransientError
 from sandlane.testing.clock import settle
+from sandlane.testing.events import captured_events
 
 A = Key("d", "a")
 
@@ -101,17 +102,18 @@ async def test_watched_objects_wake_what_the_map_function_says(rig: Any) -> None
 
 async def test_predicates(rig: Any) -> None:
     """Only the changes that matter wake it."""
-    for predicate, patch, wakes in (
+    cases = (
         (labels_changed, {"metadata": {"labels": {"x": "y"}}}, True),
         (labels_changed, {"data": {"x": "y"}}, False),
         (annotations_changed, {"metadata": {"annotations": {"x": "y"}}}, True),
         (annotations_changed, {"data": {"x": "z"}}, False),
         (generation_changed, {"data": {"x": "1"}}, False),  # ConfigMaps count no generations
         (any_of(labels_changed, annotations_changed), {"metadata": {"labels": {"x": "2"}}}, True),
-    ):
+    )
+    for number, (predicate, patch, wakes) in enumerate(cases):
         manager, seen = rig.manager(), Recorded()
         for_config_maps(manager).with_event_filter(predicate).complete(seen)
-        name = f"p{id(manager)}"
+        name = f"p{number}"
         await rig.config_map(name)
         async with rig.running(manager):
             await rig.rest(manager)
@@ -154,7 +156,7 @@ async def test_errors_back_off_and_are_tried_again(rig: Any, error: Exception, r
 
 
 async def test_a_permanent_error_waits_for_a_change(rig: Any) -> None:
-    """No retry by itself; the next change is looked at."""
+    """No retry by itself, an Event about the object; the next change is looked at."""
     await rig.config_map("a")
 
     async def act(request: Request) -> Result:
@@ -165,6 +167,7 @@ async def test_a_permanent_error_waits_for_a_change(rig: Any) -> None:
     async with rig.running(manager):
         await rig.clock.advance(100)
         assert seen.seen == [A]
+        assert await captured_events(rig.cluster.client, "d") == ["ConfigMap/a: Nonsense"]
         await rig.cluster.client.patch(CONFIG_MAPS, "a", {"data": {"x": "y"}}, namespace="d")
         await rig.rest(manager)
         assert seen.seen == [A, A]

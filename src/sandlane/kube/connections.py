@@ -39,17 +39,21 @@ class Connections:
         self._all: set[_Connection] = set()
         self._closed = False
 
-    async def send(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes) -> Response:
-        """One request and its whole answer. Raises `OSError`."""
+    async def send(
+        self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, deadline: float
+    ) -> Response:
+        """One request and its whole answer, until `deadline` (of the event loop). Raises `OSError`."""
         message = self._message(method, target, headers, body)
         while (connection := self._reusable()) is not None:
             try:
-                return await self._exchange(connection, method, message)
+                return await self._exchange(connection, method, message, deadline)
             except ConnectionError:
                 # The server may have closed it just then, before it saw the request.
                 if connection.heard or method not in HARMLESS:
                     raise
-        return await self._exchange(await self._connect(), method, message)
+        async with asyncio.timeout_at(deadline):
+            connection = await self._connect()
+        return await self._exchange(connection, method, message, deadline)
 
     def retire(self) -> None:
         """Open no more connections; those in use are closed after their answers."""
@@ -66,9 +70,9 @@ class Connections:
         for connection in list(self._all):
             await connection.ended
 
-    async def _exchange(self, connection: _Connection, method: str, message: bytes) -> Response:
+    async def _exchange(self, connection: _Connection, method: str, message: bytes, deadline: float) -> Response:
         try:
-            response = await connection.exchange(method, message)
+            response = await connection.exchange(method, message, deadline)
         except BaseException:
             connection.abort()  # also when cancelled: the rest of the answer is nobody's
             raise
@@ -140,17 +144,20 @@ class _Connection(asyncio.Protocol):
         self._left = 0  # bytes of the body, or of its present chunk, that are still to come
         self._chunked = self._until_end = False
 
-    async def exchange(self, method: str, message: bytes) -> Response:
-        """Send a request and wait for its answer."""
+    async def exchange(self, method: str, message: bytes, deadline: float) -> Response:
+        """Send a request and wait for its answer. (A bare timer: a quarter of the price of `asyncio.timeout`.)"""
         if self._transport is None or self.ended.done():
             raise ConnectionResetError("the server has closed the connection")
         self._begin()
         self.heard, self._bare = False, method == "HEAD"
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_at(deadline, self._fail, TimeoutError("no answer in time"))
         self._transport.write(message)
         try:
             return await self._waiter
         finally:
+            timer.cancel()
             self._waiter = None
 
     def abort(self) -> None:

@@ -86,14 +86,14 @@ class HttpTransport:
 
     async def send(self, request: Request, *, timeout: float) -> Response:
         """The whole answer."""
+        deadline = asyncio.get_running_loop().time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                if not self._proxy:
-                    answer = await self._directly(request)
-                    if answer.status not in REDIRECTS or request.method != "GET":
-                        return answer
-                async with await self._answer(request) as response:
-                    return Response(response.status, _headers(response), await response.read())
+            if not self._proxy:
+                answer = await self._directly(request, deadline)
+                if answer.status not in REDIRECTS or request.method != "GET":
+                    return answer
+            async with asyncio.timeout_at(deadline), await self._answer(request) as response:
+                return Response(response.status, _headers(response), await response.read())
         except _BROKEN as error:
             raise self._failure(request, error) from error
 
@@ -137,19 +137,24 @@ class HttpTransport:
             if each is not None:
                 await each.close()
 
-    async def _directly(self, request: Request) -> Response:
+    async def _directly(self, request: Request, deadline: float) -> Response:
         """The whole answer, without aiohttp; once more with fresh credentials when they were refused."""
-        response = await self._exchange(request)
+        response = await self._exchange(request, deadline)
         if response.status == 401 and self._config.expire():
-            response = await self._exchange(request)
+            response = await self._exchange(request, deadline)
         return response
 
-    async def _exchange(self, request: Request) -> Response:
-        headers = await self._config.headers()  # before the connections: a plugin may give a client certificate
+    async def _exchange(self, request: Request, deadline: float) -> Response:
+        # Credentials come before the connections: a plugin may give a client certificate.
+        if self._config.plugin is None:
+            headers = await self._config.headers()
+        else:
+            async with asyncio.timeout_at(deadline):
+                headers = await self._config.headers()
         self._open()
         assert self._direct is not None
         return await self._direct.send(
-            request.method, request.target, [*request.headers.items(), *headers], request.body
+            request.method, request.target, [*request.headers.items(), *headers], request.body, deadline
         )
 
     async def _answer(self, request: Request) -> aiohttp.ClientResponse:

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from sandlane.kube.errors import Conflict, KubeError, NotFound
 from sandlane.kube.informer import Informer
 from sandlane.runtime.queue import Priority, ShutDown, WorkQueue
+from sandlane.runtime.recorder import WARNING
 from sandlane.runtime.result import PermanentError, Request, Result, TransientError
 
 if TYPE_CHECKING:
@@ -126,34 +127,36 @@ class Controller:
     async def _reconcile(self, key: Request) -> str:
         """Reconcile one key and queue it again as its outcome asks; the outcome's name."""
         self._count += 1
-        with bound_contextvars(controller=self.name, key=str(key), reconcile=self._count):
-            try:
-                result = await self._attempt(key)
-            except PermanentError as error:
-                log.warning("reconcile_refused", reason=error.reason, error=error.message)
-                self._metrics.terminal.add(self.name)
-                self.queue.forget(key)
-                return "error"
-            except NotFound as error:
-                if self._primary is not None and self._primary.store.get(key) is None:
-                    self.queue.forget(key)  # the object itself is gone: nothing is left to do
-                    return "success"
-                log.info("reconcile_retried", error=str(error))
-                self.queue.add_rate_limited(key)
-                return "error"
-            except (Conflict, TransientError) as error:  # the world has moved on; look again
-                log.info("reconcile_retried", error=str(error))
-                self.queue.add_rate_limited(key)
-                return "error"
-            except KubeError as error:
-                log.warning("reconcile_failed", error=str(error), failures=self.queue.failures(key))
-                self.queue.add_rate_limited(key)
-                return "error"
-            except Exception as error:  # the boundary: one key's crash harms no other
-                log.error("reconcile_crashed", error=repr(error), failures=self.queue.failures(key), exc_info=error)
-                self._metrics.panics.add(self.name)
-                self.queue.add_rate_limited(key)
-                return "error"
+        # Never unbound: a worker's task has a context of its own.
+        bind_contextvars(controller=self.name, key=str(key), reconcile=self._count)
+        try:
+            result = await self._attempt(key)
+        except PermanentError as error:
+            log.warning("reconcile_refused", reason=error.reason, error=error.message)
+            self._tell(key, error)
+            self._metrics.terminal.add(self.name)
+            self.queue.forget(key)
+            return "error"
+        except NotFound as error:
+            if self._primary is not None and self._primary.store.get(key) is None:
+                self.queue.forget(key)  # the object itself is gone: nothing is left to do
+                return "success"
+            log.info("reconcile_retried", error=str(error))
+            self.queue.add_rate_limited(key)
+            return "error"
+        except (Conflict, TransientError) as error:  # the world has moved on; look again
+            log.info("reconcile_retried", error=str(error))
+            self.queue.add_rate_limited(key)
+            return "error"
+        except KubeError as error:
+            log.warning("reconcile_failed", error=str(error), failures=self.queue.failures(key))
+            self.queue.add_rate_limited(key)
+            return "error"
+        except Exception as error:  # the boundary: one key's crash harms no other
+            log.error("reconcile_crashed", error=repr(error), failures=self.queue.failures(key), exc_info=error)
+            self._metrics.panics.add(self.name)
+            self.queue.add_rate_limited(key)
+            return "error"
         if result.again:
             self.queue.add_rate_limited(key)
             return "requeue"
@@ -162,6 +165,14 @@ class Controller:
             self.queue.add_after(key, result.after)
             return "requeue_after"
         return "success"
+
+    def _tell(self, key: Request, error: PermanentError) -> None:
+        """An Event about the object, so that its owner hears of what waits for a change."""
+        record = self._primary.store.get(key) if self._primary is not None else None
+        if self._primary is not None and record is not None:
+            self._manager.recorder.event(
+                self._primary.resource, record.metadata, error.reason, error.message, kind=WARNING
+            )
 
     async def _attempt(self, key: Request) -> Result:
         """One call of the reconciler, with its deadline and its trace. Raises what it raises."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -184,6 +185,7 @@ def _labels(name: str, labels: tuple[str, ...]) -> list[str]:
     return ["name" if name.startswith("workqueue_") and label == "controller" else label for label in labels]
 
 
+@lru_cache(maxsize=4096)
 def resource_of(path: str) -> str:
     """The plural of the resource in a path of the API, with its subresource; `other` for what is none."""
     parts = path.strip("/").split("/")
