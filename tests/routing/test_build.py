@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from sandlane.routing.build import build, overrides, protocol
-from sandlane.routing.envoy.translate import listeners, shared
-from sandlane.routing.key import KeySources
 from sandlane.routing.names import LISTENERS, SHADOW_OF, shadow_name
 from sandlane.routing.table import Door, ServiceBackend, TunnelBackend
 from sandlane.world.records import ServicePort
@@ -141,17 +139,6 @@ def test_a_laptop_takes_its_sandboxs_key() -> None:
     for held, connected in (({}, False), ({UID: frozenset({"10.0.0.1"})}, True)):
         backend = build(world, held).doors[DOOR].overrides["key-a"].backend
         assert backend == TunnelBackend("n", "l", UID, 8084, connected)
-
-
-@pytest.mark.parametrize("on_disconnect", ["Fail", "Baseline", "Hold"])
-@pytest.mark.parametrize("held", [{}, {UID: frozenset({"10.0.0.1"})}])
-def test_every_table_becomes_envoy_resources(on_disconnect: str, held: dict[str, frozenset[str]]) -> None:
-    """Doors with forks and laptops translate, to the same bytes each time."""
-    world = World.of([*baseline(), sandbox("a", forks=[]), sandbox("b"), local(on_disconnect)])
-    table = build(world, held)
-    made = [shared(world, table.of_namespace("n"), table.digest, KeySources(), held) for _ in range(2)]
-    assert made[0] == made[1]
-    assert listeners(table.of_namespace("n"), "127.0.0.1", KeySources()).keys() == {"n/eta:80", "digest"}
 
 
 def test_the_digest_is_of_the_content() -> None:

@@ -35,6 +35,9 @@ class Served:
     def behind(self, namespace: str) -> list[str]:
         return []
 
+    def refusals(self, namespace: str) -> list[Any]:
+        return []
+
     def subscribe(self, callback: Callable[[str], None]) -> None: ...
 
 

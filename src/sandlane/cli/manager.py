@@ -42,10 +42,11 @@ from sandlane.routesapi.http_server import PATH as RULES_PATH
 from sandlane.routesapi.http_server import routes_app
 from sandlane.routing.controller import RoutingController
 from sandlane.routing.envoy.identity import CERTIFICATE, SERVER
+from sandlane.routing.envoy.listeners import ACCESS_LOGS, DoorOptions
 from sandlane.routing.envoy.metrics import XdsMetrics
 from sandlane.routing.envoy.server import XdsServer, credentials
 from sandlane.routing.identities import Identities
-from sandlane.routing.key import KeySources
+from sandlane.routing.key import MEMBER, KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
@@ -84,6 +85,14 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     """Ask who reads routes for a bearer token that may `get` the path /v1/rules."""
     router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     router_replicas: int = 2
+    routing_key_members: tuple[str, ...] = (MEMBER,)
+    """Names of the member of `baggage` and `tracestate` that carries the routing key."""
+    routing_key_headers: tuple[str, ...] = ()
+    """Headers whose whole value is a routing key, where `baggage` and `tracestate` have none."""
+    routing_key_query_parameter: str = ""
+    """A query parameter that carries a routing key, where no header does."""
+    router_access_log: str = "failures"
+    """Which requests routers write a line about: none | failures | overrides | all."""
     router_certificate_in_environment: bool = False
     """Where Pods can mount nothing: routers are started again when their certificate is renewed."""
     install: bool = False
@@ -196,7 +205,7 @@ def register(manager: Manager, options: Options) -> None:
     """Give the manager all controllers of the product."""
     world = World.from_cache(manager.cache)
     server = XdsServer(XdsMetrics(manager.metrics, manager.clock))
-    publisher = Publisher(manager.cache, world, server, manager.clock, KeySources())
+    publisher = Publisher(manager.cache, world, server, manager.clock, door_options(options))
     reports = RouteReports(world, publisher)
     manager.add_runnable(lambda: publisher.run(manager.ready))
     manager.add_runnable(publisher.served.run)
@@ -267,6 +276,18 @@ def _serve_routes(manager: Manager, feed: Feed, options: Options) -> None:
         manager.add_runnable(over_http)
     if options.routes_grpc_bind_address:
         manager.add_runnable(over_grpc)
+
+
+def door_options(options: Options) -> DoorOptions:
+    """What applies at every door. Raises `OptionsError`."""
+    sources = KeySources(options.routing_key_members, options.routing_key_headers, options.routing_key_query_parameter)
+    if problem := sources.problem:
+        raise OptionsError(problem)
+    if options.router_access_log not in ACCESS_LOGS:
+        raise OptionsError(
+            f"--router-access-log: must be one of {', '.join(ACCESS_LOGS)}, not {options.router_access_log!r}"
+        )
+    return DoorOptions(sources, options.router_access_log)
 
 
 def _serve_webhooks(manager: Manager, world: World, options: Options) -> None:

@@ -5,6 +5,7 @@ Baggage: https://www.w3.org/TR/baggage/; `tracestate`: https://www.w3.org/TR/tra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -12,7 +13,11 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 MEMBER = "sandlane-routing-key"
+MAX_KEY = 40
+"""Characters of a key at most; what is longer, or has other characters than a key may have, is nobody's."""
 _SPACE = " \t"
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NOT_WHOLE = ("baggage", "tracestate", "host", "content-length", "transfer-encoding", "connection")
 
 
 class KeySources(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -21,6 +26,22 @@ class KeySources(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fie
     members: tuple[str, ...] = (MEMBER,)
     headers: tuple[str, ...] = ()
     query_parameter: str = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with these names; empty when nothing is."""
+        if not self.members:
+            return "routingKeyMembers: at least one name is needed"
+        for field, names in (("Members", self.members), ("Headers", self.headers)):
+            for name in names:
+                if not re.fullmatch(_TOKEN, name):
+                    return f"routingKey{field}: {name!r} is not a name that a header may have"
+        for name in self.headers:
+            if name.lower() in _NOT_WHOLE or name.lower().startswith("x-sandlane-internal"):
+                return f"routingKeyHeaders: {name} cannot carry a routing key"
+        if self.query_parameter and not re.fullmatch(r"[A-Za-z0-9._~-]+", self.query_parameter):
+            return f"routingKeyQueryParameter: {self.query_parameter!r} must be letters, digits and . _ ~ -"
+        return ""
 
 
 class Found(NamedTuple):

@@ -41,6 +41,7 @@ class LiveTable:
     def __init__(self) -> None:
         self.table = RouteTable()
         self._held: Held = {}
+        self._rerouted: set[str] = set()
         self._wanted: dict[Door, Overrides] = {}  # also of doors that are not there (yet)
         self._ports: dict[Key, set[int]] = {}  # Service -> ports with overrides
         self._fronted: dict[Key, list[Door]] = {}  # Service -> its doors in the table
@@ -63,6 +64,15 @@ class LiveTable:
     def has_overrides(self, service: Key) -> bool:
         """Whether some key's requests to a Service shall go elsewhere than to its baseline."""
         return bool(self._ports.get(service))
+
+    def doors(self, service: Key) -> list[Door]:
+        """The doors of a Service in the table."""
+        return self._fronted.get(service, [])
+
+    def take_rerouted(self) -> set[str]:
+        """Whose (`Sandbox NAMESPACE/NAME`, ...) routes have changed since this was last asked."""
+        found, self._rerouted = self._rerouted, set()
+        return found
 
     def update(self, world: World, changed: Iterable[Changed], held: Held | None = None) -> RouteTable:
         """The table after these changes. `world` is as it is now; nothing else in it may have changed."""
@@ -205,8 +215,10 @@ class LiveTable:
             if after:
                 self._routes[key] = after
             for door in before.keys() | after.keys():
-                if before.get(door) != after.get(door):
-                    changes.setdefault(door, {})[key] = after.get(door)
+                old, new = before.get(door), after.get(door)
+                if old != new:
+                    changes.setdefault(door, {})[key] = new
+                    self._rerouted |= {override.via for override in (old, new) if override is not None}
         for door, some in changes.items():
             wanted = self._wanted.get(door, NO_OVERRIDES).changed(some)
             service = Key(door.namespace, door.service)

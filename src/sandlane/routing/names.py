@@ -29,6 +29,11 @@ def router_identity(namespace: str) -> str:
     return f"router/{namespace}"
 
 
+def routers_group(namespace: str) -> str:
+    """The xDS group above those of a namespace's routers: what all of them get."""
+    return f"router/{namespace}"
+
+
 def router_group(namespace: str, address: str) -> str:
     """The xDS group of one router Pod: it listens on its own address."""
     return f"{router_identity(namespace)}/{address}"

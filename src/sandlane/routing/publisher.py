@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from sandlane.api.labels import ROUTER, SANDBOX
+from sandlane.api.labels import ROUTER
 from sandlane.kube.cache import Cache, Change
 from sandlane.kube.clock import Clock
 from sandlane.kube.resource import (
@@ -27,11 +27,11 @@ from sandlane.kube.resource import (
     Key,
 )
 from sandlane.routing.envoy.delta import LISTENER, Refusal
+from sandlane.routing.envoy.listeners import DoorOptions
 from sandlane.routing.envoy.server import XdsServer
-from sandlane.routing.envoy.translate import listeners, shared
-from sandlane.routing.key import KeySources
+from sandlane.routing.envoy.translate import Changes, Translation
 from sandlane.routing.live import KINDS, Changed, LiveTable
-from sandlane.routing.names import router_group
+from sandlane.routing.names import router_group, routers_group
 from sandlane.routing.served import Served
 from sandlane.routing.table import Door, Override, RouteTable, RoutingKey
 from sandlane.routing.tunnels import Held
@@ -56,18 +56,26 @@ SETTLE = 0.01
 class Publisher:
     """The live route table."""
 
-    def __init__(self, cache: Cache, world: World, server: XdsServer, clock: Clock, sources: KeySources) -> None:
+    def __init__(
+        self, cache: Cache, world: World, server: XdsServer, clock: Clock, options: DoorOptions | None = None
+    ) -> None:
         self.table = RouteTable()
         self._world = world
         self._server = server
         self._clock = clock
-        self._sources = sources
         self._live = LiveTable()
+        self._translation = Translation(options)
+        self._touched: set[Key] = set()  # Services that changed, or whose endpoints did
+        self._renewed: set[str] = set()  # namespaces whose routers changed
+        self._sent_secrets: object = None
         self._changed = {Changed(kind, key) for kind in KINDS for key in list(getattr(world, kind).keys())}
         self._dirty = asyncio.Event()
         self.published = asyncio.Event()
         """Set once a table of the whole world is published: nobody may be served before."""
         self._groups: dict[str, str] = {}  # xDS group -> namespace
+        self._addresses: dict[str, dict[str, str]] = {}  # namespace -> address of a router -> xDS group
+        self.rerouted: frozenset[str] = frozenset()
+        """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
         self._listeners: list[Callable[[str], None]] = []
         self.held: Callable[[], Held] = dict
         """Which laptops are connected; set by whoever knows."""
@@ -96,11 +104,7 @@ class Publisher:
 
     def routers(self, namespace: str) -> list[Pod]:
         """The ready routers of a namespace."""
-        return [
-            pod
-            for pod in self._world.pods.list(namespace)
-            if ROUTER in pod.metadata.labels and SANDBOX not in pod.metadata.labels and pod.ready
-        ]
+        return [pod for pod in self._world.routers(namespace) if pod.ready]
 
     def behind(self, namespace: str) -> list[str]:
         """Why the routers of a namespace do not all serve the table as it is now; empty when they do.
@@ -134,8 +138,7 @@ class Publisher:
         return self.table.fronts(namespace).digest
 
     def _all_routers(self) -> list[Pod]:
-        namespaces = {pod.metadata.namespace for pod in self._world.pods if ROUTER in pod.metadata.labels}
-        return [pod for namespace in namespaces for pod in self.routers(namespace)]
+        return [pod for namespace in self._addresses for pod in self.routers(namespace)]
 
     def routes(self, key: RoutingKey) -> Mapping[Door, Override]:
         """Where a key's requests shall go; doors of Services that do not go through a router (yet) included."""
@@ -153,7 +156,7 @@ class Publisher:
         self._live.update(self._world, changed, self.held())
 
     def refresh(self) -> None:
-        """Build and publish again, because something beside the world has changed."""
+        """Publish again, because something beside the world has changed."""
         self._dirty.set()
 
     async def run(self, known: asyncio.Event) -> None:
@@ -169,40 +172,72 @@ class Publisher:
             self.published.set()
 
     def _publish(self, since: float) -> None:
-        world = self._world
-        held = self.held()
         self._catch_up()
-        self.table = table = self._live.table
-        groups: dict[str, str] = {}
-        by_namespace: dict[str, Any] = {}
-        for pod in world.pods:
-            address = pod.status.pod_ip
-            if ROUTER not in pod.metadata.labels or not address or pod.metadata.deleting:
-                continue
-            namespace = pod.metadata.namespace
-            doors = table.of_namespace(namespace)
-            if namespace not in by_namespace:
-                by_namespace[namespace] = shared(world, doors, self.digest(namespace), self._sources, held)
-            group = router_group(namespace, address)
-            groups[group] = namespace
-            own = {LISTENER: listeners(doors, address, self._sources)}
-            self._server.publish(group, {**by_namespace[namespace], **own, **self.secrets}, since=since)
-        gone = self._groups.keys() - groups.keys()
-        for group in gone:
-            self._server.withdraw(group)
-        told = set(groups.values()) | set(self._groups.values()) | {door.namespace for door in table.doors}
-        self._groups = groups
+        self.table = self._live.table
+        touched, self._touched = self._touched, set()
+        renewed, self._renewed = self._renewed, set()
+        changed = self._translation.update(self._world, self.table, self.held(), touched)
+        if self._sent_secrets is not self.secrets:
+            self._sent_secrets = self.secrets
+            renewed |= self._addresses.keys()
+        for namespace in sorted(changed.keys() | renewed):
+            self._send(namespace, changed.get(namespace, {}), since)
         self.served.look()
+        owners = self._live.take_rerouted() | self._owners_at(touched)
+        told = changed.keys() | renewed | {key.namespace for key in touched}
+        told |= {owner.partition(" ")[2].partition("/")[0] for owner in owners}
+        self.rerouted = frozenset(owners)
         for namespace in sorted(told):
             self._tell(namespace)
+        self.rerouted = frozenset()
+
+    def _send(self, namespace: str, changes: Changes, since: float) -> None:
+        """Give the routers of a namespace what they should have."""
+        before, now = self._addresses.pop(namespace, {}), dict[str, str]()
+        for pod in self._world.routers(namespace):
+            if (address := pod.status.pod_ip) and not pod.metadata.deleting:
+                now[address] = router_group(namespace, address)
+        for address in before.keys() - now.keys():
+            self._groups.pop(before[address], None)
+            self._translation.forget(namespace, address)
+            self._server.withdraw(before[address])
+        layer = routers_group(namespace)
+        if not now:
+            self._server.withdraw(layer)
+            return
+        self._addresses[namespace] = now
+        if before:
+            self._server.change(layer, changes, since=since)
+        else:
+            self._server.publish(layer, self._translation.shared(namespace), since=since)
+        for address, group in now.items():
+            self._groups[group] = namespace
+            own = {LISTENER: self._translation.listeners(namespace, address)}
+            self._server.publish(group, {**own, **self.secrets}, since=since)
+
+    def _owners_at(self, services: set[Key]) -> set[str]:
+        """Whose routes lead through these Services."""
+        return {
+            override.via
+            for key in services
+            for door in self._live.doors(key)
+            for override in self.table.doors[door].overrides.values()
+        }
 
     def _object_changed(self, kind: str, change: Change[Any]) -> None:
         self._changed.add(Changed(kind, change.key))
+        if kind == "services":
+            self._touched.add(change.key)
+        elif kind == "endpoint_slices":
+            for record in (change.old, change.new):
+                if record is not None and record.service:
+                    self._touched.add(Key(change.key.namespace, record.service))
         self._dirty.set()
 
     def _pod_changed(self, change: Change[Pod]) -> None:
         pod = change.new or change.old
         if pod is not None and ROUTER in pod.metadata.labels:
+            self._renewed.add(change.key.namespace)
             self._dirty.set()
             self.served.look()
 

@@ -10,7 +10,9 @@ from sandlane.api import reasons
 from sandlane.api.keys import routing_key
 from sandlane.kube.resource import Key
 from sandlane.routing.build import not_routable, protocol, routes_to
+from sandlane.routing.envoy.routes import shard_name
 from sandlane.routing.groups import matched_sandboxes
+from sandlane.routing.overrides import shard_of
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.table import Backend, Door, Override
 from sandlane.routing.turning import is_right, is_turned
@@ -18,6 +20,7 @@ from sandlane.world.records import Sandbox, Service
 from sandlane.world.world import World
 
 Callback = Callable[[str, Key], None]
+_Owner = tuple[str, Key]
 
 
 class RouteReport(msgspec.Struct, frozen=True):
@@ -39,7 +42,8 @@ class RouteReports:
         self._world = world
         self._publisher = publisher
         self._callbacks: list[Callback] = []
-        self._last: dict[tuple[str, Key], RouteReport | None] = {}
+        self._last: dict[_Owner, RouteReport] = {}
+        self._unsettled: set[_Owner] = set()  # what they are told may change without a change of their routes
         self._confirmed: dict[str, frozenset[tuple[Door, Backend]]] = {}
         publisher.subscribe(self._namespace_changed)
 
@@ -52,19 +56,19 @@ class RouteReports:
         sandbox = self._world.sandboxes.get(key)
         via = f"Sandbox {key}"
         if sandbox is None:
-            self._confirmed.pop(via, None)
+            self._forget("Sandbox", key)
             return None
         routing = routing_key(sandbox.metadata.uid, sandbox.spec.routing_key)
-        report = self._report(routes_to(self._world, sandbox, via, self._publisher.held()), routing, via, [sandbox])
-        self._last["Sandbox", key] = report
-        return report
+        wanted = routes_to(self._world, sandbox, via, self._publisher.held())
+        report = self._report(wanted, routing, via, [sandbox])
+        return self._note("Sandbox", key, report, wanted=bool(wanted))
 
     def route_group(self, key: Key) -> RouteReport | None:
         """The report of a route group."""
         group = self._world.route_groups.get(key)
         via = f"RouteGroup {key}"
         if group is None:
-            self._confirmed.pop(via, None)
+            self._forget("RouteGroup", key)
             return None
         sandboxes = matched_sandboxes(self._world, group)
         wanted: dict[Door, Override] = {}
@@ -73,8 +77,20 @@ class RouteReports:
                 wanted.setdefault(door, override)
         routing = routing_key(group.metadata.uid, group.spec.routing_key)
         report = self._report(list(wanted.items()), routing, via, sandboxes)
-        self._last["RouteGroup", key] = report
+        return self._note("RouteGroup", key, report, wanted=bool(wanted))
+
+    def _note(self, kind: str, key: Key, report: RouteReport, *, wanted: bool) -> RouteReport:
+        self._last[kind, key] = report
+        if report.programmed and report.served == wanted:
+            self._unsettled.discard((kind, key))
+        else:
+            self._unsettled.add((kind, key))
         return report
+
+    def _forget(self, kind: str, key: Key) -> None:
+        self._confirmed.pop(f"{kind} {key}", None)
+        self._last.pop((kind, key), None)
+        self._unsettled.discard((kind, key))
 
     def _report(self, wanted: list[tuple[Door, Override]], key: str, via: str, sandboxes: list[Sandbox]) -> RouteReport:
         doors = self._publisher.table.doors
@@ -91,7 +107,7 @@ class RouteReports:
             problem = self._problem(door, override, routes.get(door))
             if problem is not None:
                 return RouteReport(False, *problem, served=served)
-        if rejected := self._rejected(routable, namespaces):
+        if rejected := self._rejected(routable, key, namespaces):
             return RouteReport(False, reasons.ROUTES_REJECTED, rejected, served=served)
         now = frozenset((door, override.backend) for door, override in routable)
         if routable and late and self._confirmed.get(via) != now:
@@ -123,9 +139,10 @@ class RouteReports:
             return []
         return self._publisher.behind(namespace)
 
-    def _rejected(self, wanted: list[tuple[Door, Override]], namespaces: Iterable[str]) -> str:
+    def _rejected(self, wanted: list[tuple[Door, Override]], key: str, namespaces: Iterable[str]) -> str:
         """What routers refuse of what these routes need."""
         needed = {str(door) for door, _ in wanted} | {override.backend.name for _, override in wanted}
+        needed |= {shard_name(door.namespace, shard_of(key)) for door, _ in wanted}
         return "; ".join(
             f"router {name} refuses {refusal.name}: {refusal.error}"
             for namespace in sorted(namespaces)
@@ -148,18 +165,19 @@ class RouteReports:
         return None
 
     def _namespace_changed(self, namespace: str) -> None:
-        """Tell those whose report is another one now."""
-        for sandbox in self._world.sandboxes.list(namespace):
-            key = sandbox.metadata.key
-            self._compare("Sandbox", key, self._last.get(("Sandbox", key)), self.sandbox(key))
-        for group in self._world.route_groups:
-            key = group.metadata.key
-            self._compare("RouteGroup", key, self._last.get(("RouteGroup", key)), self.route_group(key))
-
-    def _compare(self, kind: str, key: Key, before: RouteReport | None, report: RouteReport | None) -> None:
-        if before != report:
-            for callback in self._callbacks:
-                callback(kind, key)
+        """Tell those whose report is another one now: of those that were not settled, or whose routes have changed."""
+        owners = {each for each in self._unsettled if each[0] == "RouteGroup" or each[1].namespace == namespace}
+        for via in self._publisher.rerouted:
+            kind, _, name = via.partition(" ")
+            owner = (kind, Key(*name.split("/")))
+            if owner in self._last:
+                owners.add(owner)
+        for kind, key in sorted(owners):
+            before = self._last.get((kind, key))
+            report = self.sandbox(key) if kind == "Sandbox" else self.route_group(key)
+            if before != report:
+                for callback in self._callbacks:
+                    callback(kind, key)
 
 
 def _sentence(parts: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from sandlane.api.keys import routing_key
-from sandlane.api.labels import FORK, MANAGED_BY, MANAGED_SELECTOR, MANAGER, ORIGINAL
+from sandlane.api.labels import FORK, MANAGED_BY, MANAGED_SELECTOR, MANAGER, ORIGINAL, ROUTER, SANDBOX
 from sandlane.api.types import WorkloadReference
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import (
@@ -175,6 +175,10 @@ class World:
         """The Pods of the fork (a Deployment of ours) with this key."""
         return self.pods.by_index("fork", str(key))
 
+    def routers(self, namespace: str) -> list[Pod]:
+        """The Pods of a namespace's routers."""
+        return self.pods.by_index("router", namespace)
+
     def slices_of(self, service: Key) -> list[EndpointSlice]:
         """The EndpointSlices of a Service."""
         return self.endpoint_slices.by_index("service", str(service))
@@ -186,6 +190,7 @@ class World:
         self.services.add_index("selector", _selector)
         self.endpoint_slices.add_index("service", _service)
         self.pods.add_index("fork", _fork)
+        self.pods.add_index("router", _router)
         self.local_workloads.add_index("sandbox", lambda local: [f"{local.metadata.namespace}/{local.spec.sandbox}"])
         self.local_workloads.add_index("baseline", _replaced)
         for store in (self.deployments, self.services, self.local_workloads):
@@ -250,6 +255,11 @@ def _service(endpoints: EndpointSlice) -> list[str]:
 def _fork(pod: Pod) -> list[str]:
     name = pod.metadata.labels.get(FORK)
     return [str(Key(pod.metadata.namespace, name))] if name else []
+
+
+def _router(pod: Pod) -> list[str]:
+    labels = pod.metadata.labels
+    return [pod.metadata.namespace] if ROUTER in labels and SANDBOX not in labels else []
 
 
 def _replaced(local: LocalWorkload) -> list[str]:

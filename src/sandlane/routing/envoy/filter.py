@@ -1,73 +1,133 @@
 """The Lua filter that finds a request's routing key: once per request, into an internal header. Pure text.
 
-The same rules as `sandlane.routing.key`; a test sends the same requests to both.
+The same rules as `sandlane.routing.key`; a test sends the same requests to both. What it costs is paid by every request, so it
+makes few calls, and looks closer only at headers that contain a member's name at all.
 """
 
 from __future__ import annotations
 
 import json
+import re
 
-from sandlane.routing.key import KeySources
+from sandlane.routing.key import MAX_KEY, KeySources
+from sandlane.routing.overrides import SHARDS
 
 KEY_HEADER = "x-sandlane-internal-key"
-"""Set by the filter only: a client's own is removed, and so is it before the application sees the request."""
+"""`SHARD|SERVICE:PORT|KEY`, set by the filter only and removed before the application sees the request."""
+BASELINE_HEADER = "x-sandlane-internal-baseline"
+"""The door's baseline as a cluster; the same holds for it."""
+PROTO_HEADER = "x-sandlane-internal-proto"
+"""The client's own `x-forwarded-proto`: Envoy sets one where there is none, which the application shall not see."""
+INTERNAL_HEADERS = (KEY_HEADER, BASELINE_HEADER, PROTO_HEADER)
+SEPARATOR = "|"
 
 _SOURCE = """
-local names = {NAMES}
+local members = {NAMES}
 local whole = {WHOLE}
 local parameter = PARAMETER
+local find, match, gmatch, sub, byte = string.find, string.match, string.gmatch, string.sub, string.byte
+local named = {}
+for _, name in ipairs(members) do named[name] = true end
 local function unescape(text)
-  if not string.find(text, "%", 1, true) then return text end
+  if not find(text, "%", 1, true) then return text end
   return (string.gsub(text, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
-local function trim(text) return string.match(text, "^[ \\t]*(.-)[ \\t]*$") end
-local function member(headers, header, decode)
-  local count = headers:getNumValues(header)
-  for index = 0, count - 1 do
-    for item in string.gmatch(headers:getAtIndex(header, index), "[^,]+") do
-      local pair = string.match(item, "^[^;]*")
-      local at = string.find(pair, "=", 1, true)
-      if at and names[trim(string.sub(pair, 1, at - 1))] then
-        local value = trim(string.sub(pair, at + 1))
-        if value ~= "" then return decode and unescape(value) or value end
-      end
-    end
+local function trim(text) return match(text, "^[ \\t]*(.-)[ \\t]*$") end
+local function mentions(list)
+  for i = 1, #members do if find(list, members[i], 1, true) then return true end end
+end
+local function name_and_value(item)
+  local pair = match(item, "^[^;]*")
+  local at = find(pair, "=", 1, true)
+  if at then return trim(sub(pair, 1, at - 1)), trim(sub(pair, at + 1)) end
+end
+local function member(list)
+  if not list or not mentions(list) then return end
+  for item in gmatch(list, "[^,]+") do
+    local name, value = name_and_value(item)
+    if name and named[name] and value ~= "" then return value end
   end
 end
-local function find(headers)
-  local key = member(headers, "baggage", true) or member(headers, "tracestate", false)
+"""
+_FIND = """
+local function key_of(headers)
+  local key = member(headers:get("baggage"))
+  if key then return unescape(key) end
+  key = member(headers:get("tracestate"))
   if key then return key end
-  for _, name in ipairs(whole) do
-    for index = 0, headers:getNumValues(name) - 1 do
-      local value = trim(headers:getAtIndex(name, index))
+  for i = 1, #whole do
+    for index = 0, headers:getNumValues(whole[i]) - 1 do
+      local value = trim(headers:getAtIndex(whole[i], index))
       if value ~= "" then return value end
     end
   end
   if parameter then
-    local query = string.match(headers:get(":path") or "", "%?([^#]*)")
-    for pair in string.gmatch(query or "", "[^&]+") do
-      local name, value = string.match(pair, "^([^=]*)=(.+)$")
+    local query = match(headers:get(":path") or "", "%?([^#]*)")
+    for pair in gmatch(query or "", "[^&]+") do
+      local name, value = match(pair, "^([^=]*)=(.+)$")
       if name == parameter then return unescape((string.gsub(value, "+", " "))) end
     end
   end
 end
+"""
+_STRIP = """
+local function strip(headers, header)
+  local list = headers:get(header)
+  if not list or not mentions(list) then return end
+  local kept = {}
+  for item in gmatch(list, "[^,]+") do
+    local name = name_and_value(item)
+    if not name or not named[name] then kept[#kept + 1] = item end
+  end
+  headers:remove(header)
+  if #kept > 0 then headers:add(header, table.concat(kept, ",")) end
+end
+local function key_of(headers)
+  strip(headers, "baggage")
+  strip(headers, "tracestate")
+  for i = 1, #whole do headers:remove(whole[i]) end
+  local path = parameter and headers:get(":path")
+  local before, query = match(path or "", "^([^?#]*)%?([^#]*)")
+  if query then
+    local kept, all = {}, 0
+    for pair in gmatch(query, "[^&]+") do
+      all = all + 1
+      if match(pair, "^([^=]*)") ~= parameter then kept[#kept + 1] = pair end
+    end
+    if #kept < all then
+      headers:replace(":path", #kept > 0 and before .. "?" .. table.concat(kept, "&") or before)
+    end
+  end
+end
+"""
+_REQUEST = """
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if headers:get("HEADER") then headers:remove("HEADER") end
-  local key = find(headers)
-  if key and not string.find(key, "[%c]") then headers:add("HEADER", key) end
+  local key = key_of(headers)
+  if key and #key <= MAX_KEY and not find(key, "[^a-z0-9%-]") then
+    local shard = 0
+    for i = 1, #key do shard = (shard * 31 + byte(key, i)) % SHARDS end
+    headers:replace("KEY_HEADER", shard .. "|DOOR|" .. key)
+  else
+    headers:replace("KEY_HEADER", "0|DOOR|")
+  end
+  headers:replace("BASELINE_HEADER", "BASELINE")
 end
 """
 
 
-def lua(sources: KeySources) -> str:
-    """The filter's code for these sources."""
-    names = ", ".join(f"[{json.dumps(name)}] = true" for name in sources.members)
-    headers = ", ".join(json.dumps(name.lower()) for name in sources.headers)
-    parameter = json.dumps(sources.query_parameter) if sources.query_parameter else "nil"
-    return (
-        _SOURCE.replace("NAMES", names)
-        .replace("WHOLE", headers)
-        .replace("PARAMETER", parameter)
-        .replace("HEADER", KEY_HEADER)
-    )
+def lua(sources: KeySources, door: str, baseline: str, *, strip: bool = False) -> str:
+    """The filter's code for these sources at one door. `strip`: take keys off instead of heeding them."""
+    values = {
+        "NAMES": ", ".join(map(json.dumps, sources.members)),
+        "WHOLE": ", ".join(json.dumps(name.lower()) for name in sources.headers),
+        "PARAMETER": json.dumps(sources.query_parameter) if sources.query_parameter else "nil",
+        "MAX_KEY": str(MAX_KEY),
+        "SHARDS": str(SHARDS),
+        "KEY_HEADER": KEY_HEADER,
+        "BASELINE_HEADER": BASELINE_HEADER,
+        "DOOR": door,
+        "BASELINE": baseline,
+    }
+    text = _SOURCE + (_STRIP if strip else _FIND) + _REQUEST
+    return re.sub(rf"\b({'|'.join(values)})\b", lambda found: values[found.group()], text)

@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from sandlane.routing.envoy.clusters import PRESERVE_CASE
-from sandlane.routing.envoy.encode import ADS, EXTENSION, Config, socket
-from sandlane.routing.envoy.filter import lua
+import msgspec
+
+from sandlane.routing.envoy.clusters import PRESERVE_CASE, TO_HEADER
+from sandlane.routing.envoy.encode import EXTENSION, Config, socket
+from sandlane.routing.envoy.filter import PROTO_HEADER, lua
+from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
 from sandlane.routing.key import KeySources
 from sandlane.routing.table import FrontDoor
 
+ACCESS_LOGS = ("none", "failures", "overrides", "all")
+SNIFF = 0.3
+"""Seconds that a connection of unknown protocol is looked at before it goes on as TCP."""
 
-def listener(front: FrontDoor, address: str, sources: KeySources) -> Config:
-    """A door's listener: HTTP by key, everything else to the baseline untouched."""
+
+class DoorOptions(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What is the same at every door. `access_log`: one of `ACCESS_LOGS`."""
+
+    keys: KeySources = KeySources()
+    access_log: str = "failures"
+
+
+def listener(front: FrontDoor, address: str, options: DoorOptions) -> Config:
+    """A door's listener on a router's address."""
     name = str(front.door)
     if front.protocol == "udp":
-        matcher = {
-            "on_no_match": {
-                "action": {
-                    "name": "route",
-                    "typed_config": {
-                        "@type": EXTENSION + "filters.udp.udp_proxy.v3.Route",
-                        "cluster": front.baseline.name,
-                    },
-                }
-            }
-        }
-        udp = {"@type": EXTENSION + "filters.udp.udp_proxy.v3.UdpProxyConfig", "stat_prefix": "udp", "matcher": matcher}
-        return {
-            "name": name,
-            "address": socket(address, front.listener, "UDP"),
-            "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": udp}],
-        }
-    tcp = {
-        "filters": [
-            {
-                "name": "envoy.filters.network.tcp_proxy",
-                "typed_config": {
-                    "@type": EXTENSION + "filters.network.tcp_proxy.v3.TcpProxy",
-                    "stat_prefix": "tcp",
-                    "cluster": front.baseline.name,
-                    "idle_timeout": "0s",
-                },
-            }
-        ]
+        return _udp(front, name, address)
+    proxy: Config = {
+        "@type": EXTENSION + "filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "cluster": front.baseline.name,
+        "idle_timeout": "0s",
     }
+    if front.sticky:
+        proxy["hash_policy"] = [{"source_ip": {}}]
+    tcp = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
     made: Config = {"name": name, "address": socket(address, front.listener), "stat_prefix": "door"}
     if front.protocol == "tcp":
         return made | {"filter_chains": [tcp]}
-    http: Config = {
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(name, sources)}]
-    }
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(front, options)}
+    http: Config = {"filters": [manager]}
     if front.protocol == "http":
         return made | {"filter_chains": [http]}
     sniffer = {
@@ -58,20 +51,53 @@ def listener(front: FrontDoor, address: str, sources: KeySources) -> Config:
     http["filter_chain_match"] = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
     return made | {
         "listener_filters": [sniffer],
-        "listener_filters_timeout": "0.3s",
+        "listener_filters_timeout": f"{SNIFF}s",
         "continue_on_listener_filters_timeout": True,
         "filter_chains": [http],
         "default_filter_chain": tcp,
     }
 
 
-def _manager(routes: str, sources: KeySources) -> Config:
+def _udp(front: FrontDoor, name: str, address: str) -> Config:
+    route = {"@type": EXTENSION + "filters.udp.udp_proxy.v3.Route", "cluster": front.baseline.name}
+    udp: Config = {
+        "@type": EXTENSION + "filters.udp.udp_proxy.v3.UdpProxyConfig",
+        "stat_prefix": "udp",
+        "matcher": {"on_no_match": {"action": {"name": "route", "typed_config": route}}},
+    }
+    if front.sticky:
+        udp["hash_policies"] = [{"source_ip": True}]
+    return {
+        "name": name,
+        "address": socket(address, front.listener, "UDP"),
+        "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": udp}],
+    }
+
+
+_FIRST: Config = {
+    "name": "envoy.http.early_header_mutation.header_mutation",
+    "typed_config": {
+        "@type": EXTENSION + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [
+            {"remove": TO_HEADER},
+            {
+                "append": {
+                    "header": {"key": PROTO_HEADER, "value": "%REQ(X-FORWARDED-PROTO)%"},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            },
+        ],
+    },
+}
+
+
+def _manager(front: FrontDoor, options: DoorOptions) -> Config:
     """HTTP as it comes: no header added, removed or recased beyond the documented list, no time limit."""
     return {
         "@type": EXTENSION + "filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "door",
         "codec_type": "AUTO",
-        "rds": {"route_config_name": routes, "config_source": ADS},
+        "scoped_routes": scoped_routes(front.door.namespace),
         "generate_request_id": False,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
@@ -83,16 +109,20 @@ def _manager(routes: str, sources: KeySources) -> Config:
         "normalize_path": False,
         "http_protocol_options": {"header_key_format": PRESERVE_CASE, "accept_http_10": True},
         "http2_protocol_options": {"allow_connect": True},
+        "early_header_mutation_extensions": [_FIRST],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "access_log": [_access_log()],
+        "access_log": _access_log(options.access_log, str(front.door)),
         "http_filters": [
             {
                 "name": "envoy.filters.http.lua",
                 "typed_config": {
                     "@type": EXTENSION + "filters.http.lua.v3.Lua",
-                    "default_source_code": {"inline_string": lua(sources)},
+                    "default_source_code": {
+                        "inline_string": lua(options.keys, door_name(front.door), front.baseline.name, strip=front.edge)
+                    },
                 },
             },
+            _served_by(),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": EXTENSION + "filters.http.router.v3.Router", "suppress_envoy_headers": True},
@@ -101,17 +131,68 @@ def _manager(routes: str, sources: KeySources) -> Config:
     }
 
 
-def _access_log() -> Config:
-    """One line per request that an override served, or that failed here."""
-    line = (
-        "%START_TIME% %REQ(:METHOD)% %REQ(:AUTHORITY)%%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %DURATION%ms "
-        "door=%ROUTE_NAME% to=%UPSTREAM_CLUSTER%\n"
-    )
-    return {
-        "name": "envoy.access_loggers.stdout",
-        "filter": {"response_flag_filter": {}},
-        "typed_config": {
-            "@type": EXTENSION + "access_loggers.stream.v3.StdoutAccessLog",
-            "log_format": {"text_format_source": {"inline_string": line}},
+def _served_by() -> Config:
+    """Names who served the request in its answer, for requests that ask; for all others it is not there."""
+    names = {
+        "@type": EXTENSION + "filters.http.header_mutation.v3.HeaderMutation",
+        "mutations": {
+            "response_mutations": [
+                {
+                    "append": {
+                        "header": {"key": SERVED_BY, "value": "%ROUTE_NAME%"},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                }
+            ]
         },
     }
+    skip = {"name": "skip", "typed_config": {"@type": _MATCHING + "matcher.action.v3.SkipFilter"}}
+    header = {
+        "name": "asked",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": DEBUG_HEADER,
+        },
+    }
+    asked = {"single_predicate": {"input": header, "value_match": {"safe_regex": {"google_re2": {}, "regex": ".*"}}}}
+    not_asked = {"predicate": {"not_matcher": asked}, "on_match": {"action": skip}}
+    return {
+        "name": "served-by",
+        "typed_config": {
+            "@type": EXTENSION + "common.matching.v3.ExtensionWithMatcher",
+            "xds_matcher": {"matcher_list": {"matchers": [not_asked]}},
+            "extension_config": {"name": "envoy.filters.http.header_mutation", "typed_config": names},
+        },
+    }
+
+
+_MATCHING = EXTENSION + "filters.common."
+
+
+def _access_log(which: str, door: str) -> list[Config]:
+    """One line for each request that an override served or that failed here, or for more or fewer of them."""
+    if which == "none":
+        return []
+    line = (
+        "%START_TIME% %REQ(:METHOD)% %REQ(:AUTHORITY)%%REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %DURATION%ms "
+        "door=DOOR served-by=%ROUTE_NAME% to=%UPSTREAM_HOST% from=%DOWNSTREAM_REMOTE_ADDRESS%\n"
+    )
+    failed: Config = {"response_flag_filter": {}}
+    overridden: Config = {
+        "extension_filter": {
+            "name": "overridden",
+            "typed_config": {
+                "@type": EXTENSION + "access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": "xds.route_name != 'baseline'",
+            },
+        }
+    }
+    filters: dict[str, Config] = {"failures": failed, "overrides": {"or_filter": {"filters": [failed, overridden]}}}
+    log: Config = {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": EXTENSION + "access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"text_format_source": {"inline_string": line.replace("DOOR", door)}},
+        },
+    }
+    return [log | ({"filter": filters[which]} if which in filters else {})]

@@ -1,68 +1,185 @@
-"""A door's routes: which key's requests go to which cluster, and the baseline for all others. Pure."""
+"""Where requests go: an exact-match tree over door and routing key for each shard, and each door's baseline for all others. Pure.
+
+The shards of a namespace's routers are there from the start and stay, so that their number never changes while requests come.
+"""
 
 from __future__ import annotations
 
-from sandlane.routing.envoy.encode import Config
-from sandlane.routing.envoy.filter import KEY_HEADER
+from collections.abc import Mapping
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
+from google.protobuf import json_format
+from xds.type.matcher.v3 import matcher_pb2
+
+from sandlane.routing.envoy.clusters import TO_HEADER, forks_cluster
+from sandlane.routing.envoy.encode import ADS, Config, encoded
+from sandlane.routing.envoy.filter import BASELINE_HEADER, INTERNAL_HEADERS, KEY_HEADER, PROTO_HEADER, SEPARATOR
 from sandlane.routing.envoy.tunnel_clusters import tunnel_routes
-from sandlane.routing.table import FrontDoor, Override, ServiceBackend
+from sandlane.routing.overrides import SHARDS, shard_of
+from sandlane.routing.table import Door, FrontDoor, Override, RoutingKey, ServiceBackend
+from sandlane.routing.tunnels import REASON_HEADER
 
 DEBUG_HEADER = "x-sandlane-debug"
 """A request with this header is told in `SERVED_BY` who served it."""
 SERVED_BY = "x-sandlane-served-by"
-_RETRY = {"retry_on": "connect-failure,refused-stream", "num_retries": 2, "retry_host_predicate": []}
-
-
-def route_configuration(front: FrontDoor) -> Config:
-    """A door's routes: an exact-match tree over the key, the baseline where it has no entry."""
-    baseline = _route(front.baseline.name, "baseline")
-    host: Config = {"name": "all", "domains": ["*"]}
-    entries = {key: {"action": _list(_override(front, o))} for key, o in sorted(front.overrides.items())}
-    if entries:
-        host["matcher"] = {
-            "matcher_tree": {
-                "input": {
-                    "name": "key",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-                        "header_name": KEY_HEADER,
-                    },
-                },
-                "exact_match_map": {"map": entries},
+NOT_READY = "fork-not-ready"
+_RETRY = {
+    "retry_on": "connect-failure,refused-stream",
+    "num_retries": 2,
+    "retry_host_predicate": [
+        {
+            "name": "previous",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
             },
-            "on_no_match": {"action": _list(baseline)},
         }
-    else:  # Envoy refuses an empty map
-        host["routes"] = baseline
-    return {"name": str(front.door), "virtual_hosts": [host], "request_headers_to_remove": [KEY_HEADER]}
+    ],
+    "host_selection_retry_max_attempts": 3,
+}
+"""Only what certainly never reached the application is tried again."""
+_BY_CLIENT = [{"connection_properties": {"source_ip": True}}]
+_ACTION = route_components_pb2.Route
+Addresses = list[tuple[str, int]]
 
 
-def _list(routes: list[Config]) -> Config:
+def door_name(door: Door) -> str:
+    """A door's name within its namespace."""
+    return f"{door.service}:{door.port}"
+
+
+def entry_name(door: Door, key: RoutingKey) -> str:
+    """What the filter writes into `KEY_HEADER` for this key at this door."""
+    return SEPARATOR.join((str(shard_of(key)), door_name(door), key))
+
+
+def shard_name(namespace: str, shard: int) -> str:
+    """The name of a shard's route configuration, and of its scope."""
+    return f"{namespace}/{shard}"
+
+
+def scoped_routes(namespace: str) -> Config:
+    """What a door's HTTP manager needs to find the shard of a request. The same for all doors of a namespace."""
     return {
-        "name": "routes",
-        "typed_config": {"@type": "type.googleapis.com/envoy.config.route.v3.RouteList", "routes": routes},
+        "name": namespace,
+        "scope_key_builder": {
+            "fragments": [{"header_value_extractor": {"name": KEY_HEADER, "element_separator": SEPARATOR, "index": 0}}]
+        },
+        "rds_config_source": ADS,
+        "scoped_rds": {"scoped_rds_config_source": ADS},
     }
 
 
-def _override(front: FrontDoor, override: Override) -> list[Config]:
+def scopes(namespace: str) -> dict[str, bytes]:
+    """A scope for each shard: a request whose scope is not there would be a 404."""
+    found = {}
+    for shard in range(SHARDS):
+        name = shard_name(namespace, shard)
+        scope = {"name": name, "route_configuration_name": name, "key": {"fragments": [{"string_key": str(shard)}]}}
+        found[name] = encoded(scope, scoped_route_pb2.ScopedRouteConfiguration())
+    return found
+
+
+_BASELINE = json_format.ParseDict(
+    {
+        "name": "baseline",
+        "match": {"prefix": "/"},
+        "route": {
+            "cluster_header": BASELINE_HEADER,
+            "timeout": "0s",
+            "retry_policy": _RETRY,
+            "hash_policy": _BY_CLIENT,
+        },
+    },
+    _ACTION(),
+)
+
+
+def _shard_template() -> Any:
+    message = route_pb2.RouteConfiguration(request_headers_to_remove=INTERNAL_HEADERS)
+    host = message.virtual_hosts.add(name="all", domains=["*"], request_headers_to_remove=["x-forwarded-proto"])
+    _set_header(host.request_headers_to_add.add(), "x-forwarded-proto", f"%REQ({PROTO_HEADER})%")
+    return message
+
+
+def shard_routes(namespace: str, shard: int, entries: Mapping[str, bytes]) -> bytes:
+    """One shard's route configuration; `entries` are encoded actions by entry name."""
+    message = _shard_template()
+    message.name = shard_name(namespace, shard)
+    host = message.virtual_hosts[0]
+    if not entries:  # Envoy refuses an empty map
+        host.routes.append(_BASELINE)
+        return bytes(message.SerializeToString(deterministic=True))
+    tree = host.matcher.matcher_tree
+    tree.input.CopyFrom(_INPUT)
+    table = tree.exact_match_map.map
+    for name, entry in entries.items():
+        table[name].MergeFromString(entry)
+    host.matcher.on_no_match.CopyFrom(_on_match(_BASELINE))
+    return bytes(message.SerializeToString(deterministic=True))
+
+
+def _on_match(route: Any) -> Any:
+    message = matcher_pb2.Matcher.OnMatch()
+    message.action.name = "route"
+    message.action.typed_config.Pack(route)
+    return message
+
+
+_INPUT = json_format.ParseDict(
+    {
+        "input": {
+            "name": "key",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+                "header_name": KEY_HEADER,
+            },
+        }
+    },
+    matcher_pb2.Matcher.MatcherTree(),
+).input
+
+
+def entry(
+    front: FrontDoor, key: RoutingKey, override: Override, addresses: Addresses, *, sticky: bool = False
+) -> bytes:
+    """What becomes of one key's requests at one door, as the encoded value of the tree. `addresses`: of the fork's endpoints."""
     backend = override.backend
-    if isinstance(backend, ServiceBackend):
-        return _route(backend.name, f"{override.sandbox}/{override.workload}")
-    return tunnel_routes(front, override, backend, _route)
+    if not isinstance(backend, ServiceBackend):
+        (config,) = tunnel_routes(front, override, backend, _route)
+        route = json_format.ParseDict(config, _ACTION())
+        return bytes(_on_match(route).SerializeToString(deterministic=True))
+    route = _ACTION(name=f"{override.sandbox}/{override.workload}")
+    route.match.prefix = "/"
+    if not addresses:
+        route.direct_response.status = 503
+        text = f"no Pod of fork {override.workload} in sandbox {override.sandbox} is ready\n"
+        route.direct_response.body.inline_string = text
+        _set_header(route.response_headers_to_add.add(), REASON_HEADER, NOT_READY)
+    elif len(addresses) == 1:
+        route.route.cluster = forks_cluster(shard_of(key))
+        route.route.timeout.SetInParent()
+        address, port = addresses[0]
+        _set_header(
+            route.request_headers_to_add.add(),
+            TO_HEADER,
+            f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+        )
+    else:
+        route.route.cluster = backend.name
+        route.route.timeout.SetInParent()
+        json_format.ParseDict(_RETRY, route.route.retry_policy)
+        if sticky:
+            route.route.hash_policy.add().connection_properties.source_ip = True
+    return bytes(_on_match(route).SerializeToString(deterministic=True))
+
+
+def _set_header(option: Any, name: str, value: str) -> None:
+    option.header.key, option.header.value = name, value
+    option.append_action = option.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 def _route(cluster_name: str, served_by: str) -> list[Config]:
-    """To one cluster; the answer names it for those who ask."""
-    action = {
-        "cluster": cluster_name,
-        "timeout": "0s",
-        "idle_timeout": "0s",
-        "retry_policy": _RETRY,
-        "max_stream_duration": {"max_stream_duration": "0s"},
-    }
-    asked = {"prefix": "/", "headers": [{"name": DEBUG_HEADER, "present_match": True}]}
-    named = {"header": {"key": SERVED_BY, "value": served_by}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-    return [
-        {"name": served_by, "match": asked, "route": action, "response_headers_to_add": [named]},
-        {"name": served_by, "match": {"prefix": "/"}, "route": action},
-    ]
+    """To one cluster."""
+    action = {"cluster": cluster_name, "timeout": "0s", "retry_policy": _RETRY}
+    return [{"name": served_by, "match": {"prefix": "/"}, "route": action}]
