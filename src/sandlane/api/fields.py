@@ -79,7 +79,11 @@ FIELDS: dict[type, dict[str, Facts]] = {
         ),
         "target": says("Where requests go: `http://SERVICE[.NAMESPACE]:PORT`.", pattern=ENDPOINT_TARGET, maxLength=200),
     },
-    t.EndpointStatus: {"name": says("The endpoint."), "url": says("Where it can be reached.")},
+    t.EndpointStatus: {
+        "name": says("The endpoint."),
+        "url": says("Where it can be reached."),
+        "message": says("Why it is not served."),
+    },
     t.Ttl: {
         "duration": says("How long: a whole number of minutes, hours, days or weeks, such as `2d`.", pattern=DURATION),
         "from": says("Since when it is counted."),

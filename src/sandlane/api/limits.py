@@ -52,7 +52,9 @@ class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
     default_ttl: str = ""
     """TTL, from the last update, of sandboxes that set none: `<n>m|h|d|w`."""
     preview_domain: str = ""
-    """Domain of the preview gateway: endpoints are served at `http://<endpoint>--<key>.<domain>`."""
+    """Domain of the preview gateway (with `:PORT` where it is not the usual one): `<endpoint>--<key>.<domain>`. Empty: none."""
+    preview_scheme: str = "http"
+    """How people reach it: `https` where an Ingress before it ends TLS."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for what is no duration."""

@@ -43,10 +43,11 @@ class Endpoint(_Struct, frozen=True, gc=False):
 
 
 class EndpointStatus(_Struct, frozen=True, gc=False):
-    """Where a preview endpoint can be reached."""
+    """Where a preview endpoint can be reached; no `url`: `message` says why it is not served."""
 
     name: str
-    url: str
+    url: str = ""
+    message: str = ""
 
 
 class Ttl(_Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random  # noqa: TID251 - the composition root
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -35,6 +36,8 @@ from sandlane.kube.resource import (
 from sandlane.localworkload.controller import LocalWorkloadController
 from sandlane.localworkload.signer import TunnelSigner
 from sandlane.localworkload.tunnels import Tunnels
+from sandlane.preview.gateway import Gateway
+from sandlane.preview.resources import PreviewOptions
 from sandlane.routegroup.controller import RouteGroupController
 from sandlane.routesapi.feed import Feed
 from sandlane.routesapi.grpc_server import RoutesServicer, serve_grpc
@@ -61,6 +64,9 @@ from sandlane.world.records import Namespace
 from sandlane.world.world import World
 
 log = structlog.get_logger(__name__)
+
+DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,180}[a-z0-9])?(:[0-9]{1,5})?")
+TOKEN = re.compile(r"[-_A-Za-z0-9]{8,200}")
 
 
 NO_WEBHOOKS = (
@@ -103,6 +109,13 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     """Also the name of the webhook configurations."""
     webhook_url: str = ""
     """Where the API server reaches the webhooks without a Service; with `install`."""
+    preview_domain: str = ""
+    """Domain of the preview gateway, over `settings.previewDomain`; empty: none."""
+    preview_listen: str = ""
+    """On a laptop: where the gateway listens beside its Pod's address."""
+    preview_token_file: str = ""
+    """A file with the token that the gateway asks for; without it everybody who reaches it is let in."""
+    preview_service_type: str = "ClusterIP"
     settings: Settings = Settings()
 
 
@@ -155,6 +168,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 async def run(options: Options, kubeconfig: Path | None) -> None:
     """Build the manager and run it."""
+    preview_options(options)
     if not options.webhook_port and not options.allow_unchecked_requesters:
         raise OptionsError(NO_WEBHOOKS)
     if options.webhook_url and options.webhook_cert_dir:
@@ -227,11 +241,34 @@ def register(manager: Manager, options: Options) -> None:
         tunnels.subscribe(lambda identity: feed.held_changed())
         TunnelSigner(manager, world, lambda: tunnels.authority).setup_with_manager(manager)
         tunnels.setup_with_manager(manager)
+        Gateway(manager, world, server, router, identities, preview_options(options)).setup_with_manager(manager)
         LocalWorkloadController(manager, world, reports, tunnels).setup_with_manager(manager)
-    SandboxController(manager, world, reports, options.settings).setup_with_manager(manager)
-    RouteGroupController(manager, world, reports, options.settings).setup_with_manager(manager)
+    settings = msgspec.structs.replace(options.settings, preview_domain=preview_options(options).domain)
+    SandboxController(manager, world, reports, settings).setup_with_manager(manager)
+    RouteGroupController(manager, world, reports, settings).setup_with_manager(manager)
     if options.webhook_port:
         _serve_webhooks(manager, world, options)
+
+
+def preview_options(options: Options) -> PreviewOptions:
+    """How the preview gateway runs. Raises `OptionsError`."""
+    domain, scheme = options.preview_domain or options.settings.preview_domain, options.settings.preview_scheme
+    if domain and not DOMAIN.fullmatch(domain):
+        raise OptionsError(f"previewDomain: {domain!r} is not a domain, such as preview.example.com or localhost:7080")
+    if scheme not in ("http", "https"):
+        raise OptionsError(f"settings.previewScheme: {scheme!r}: it must be http or https")
+    if options.preview_service_type not in ("ClusterIP", "NodePort", "LoadBalancer"):
+        raise OptionsError("previewServiceType must be ClusterIP, NodePort or LoadBalancer")
+    token = ""
+    if options.preview_token_file:
+        try:
+            token = Path(options.preview_token_file).read_text().strip()
+        except OSError as error:
+            raise OptionsError(f"previewTokenFile: {error}") from error
+        if not TOKEN.fullmatch(token):
+            raise OptionsError(f"previewTokenFile: {options.preview_token_file} must hold letters, digits, - and _")
+    also = split_address(options.preview_listen) if options.preview_listen else None
+    return PreviewOptions(domain, scheme, token, also, options.preview_service_type)
 
 
 def _serve_xds(manager: Manager, server: XdsServer, publisher: Publisher, options: Options) -> SecretCertificates:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from sandlane.api.places import MANAGER_NAME, WEBHOOK_SERVICE
 from sandlane.kube.resource import Object
+from sandlane.preview.resources import XDS_SECRET as PREVIEW_SECRET
 from sandlane.routing.envoy.identity import CERTIFICATE
 from sandlane.routing.names import ROUTER_SECRET
 from sandlane.tunnel.authority import SECRET as AUTHORITY
@@ -70,6 +71,7 @@ def own_rules() -> list[Object]:
         _rule("coordination.k8s.io", ("leases",), ("get", "update", "watch"), names=(MANAGER_NAME,)),
         _rule("", ("secrets",), ("get", "update"), names=SECRETS),
         _rule("", ("secrets",), ("get", "patch"), names=(XDS_SECRET,)),
+        _rule("", ("secrets",), ("get", "patch", "delete"), names=(PREVIEW_SECRET,)),
         _rule("", ("configmaps",), ("create",)),
         _rule("", ("configmaps",), ("get", "patch"), names=(TUNNEL,)),
     ]

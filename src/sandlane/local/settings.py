@@ -18,6 +18,7 @@ FORMAT = "1"
 """Version of the data directory's format; another one is refused."""
 FIRST_BLOCK, LAST_BLOCK = 16, 250
 API_PORT_BASE = 16_000
+PREVIEW_PORT_BASE = 17_000
 CLAIM_PORT = 10_999
 XDS_PORT = 18_000
 HEALTH_PORT = 18_001
@@ -96,6 +97,11 @@ class Settings(msgspec.Struct, frozen=True, rename="camel"):
     def node(self) -> tuple[str, int]:
         """Where the node answers the API server's questions about logs."""
         return self.address(2), NODE_PORT
+
+    @property
+    def preview(self) -> tuple[str, int]:
+        """Where preview endpoints are reached: `*.localhost` is this machine."""
+        return "127.0.0.1", PREVIEW_PORT_BASE + self.block
 
     @property
     def pod_cidr(self) -> str:

@@ -168,8 +168,13 @@ def same_key(world: World, group: RouteGroup) -> list[Key]:
 
 
 def looking_into(world: World, namespace: Namespace) -> list[Key]:
-    """The groups that look for sandboxes in a namespace by name."""
-    return [group.metadata.key for group in world.route_groups if namespace.metadata.name in group.spec.namespaces]
+    """The groups that look for sandboxes, or have endpoints, in a namespace that they name."""
+    name = namespace.metadata.name
+    return [
+        group.metadata.key
+        for group in world.route_groups
+        if name in group.spec.namespaces or any(f".{name}:" in each.target for each in group.spec.endpoints)
+    ]
 
 
 def _later(change: Change[Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from sandlane.api import reasons
@@ -9,6 +11,7 @@ from sandlane.api.keys import routing_key
 from sandlane.api.types import CompiledRoute, MatchedSandbox, RouteConflict
 from sandlane.api.validation import check_route_group
 from sandlane.kube.resource import Key
+from sandlane.preview.plan import problems
 from sandlane.routing.build import routes_to
 from sandlane.routing.groups import Conflict, conflicts, consents, matched_sandboxes
 from sandlane.routing.table import Door, Override, TunnelBackend
@@ -31,6 +34,8 @@ class Compiled(msgspec.Struct, frozen=True):
     conflicts: tuple[RouteConflict, ...] = ()
     refused: tuple[str, str] | None = None
     not_consenting: tuple[str, ...] = ()
+    unserved: Mapping[str, str] = {}
+    """Why endpoints are not served, by name."""
 
 
 def compile_group(world: World, group: RouteGroup) -> Compiled:
@@ -54,6 +59,7 @@ def compile_group(world: World, group: RouteGroup) -> Compiled:
         routes=tuple(shown),
         route_count=len(routes),
         conflicts=tuple(_conflict(each, metadata.namespace) for each in conflicts(found)),
+        unserved=problems(world, metadata.namespace, spec.endpoints),
         not_consenting=tuple(name for name in spec.namespaces if not consents(world, group, name)),
     )
 

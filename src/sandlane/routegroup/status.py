@@ -11,7 +11,8 @@ from sandlane.api import reasons
 from sandlane.api.limits import Settings
 from sandlane.api.reasons import explained
 from sandlane.api.ttl import Expiry, expiry, format_time
-from sandlane.api.types import CompiledRoute, EndpointStatus, RouteGroupStatus
+from sandlane.api.types import CompiledRoute, RouteGroupStatus
+from sandlane.preview.plan import statuses
 from sandlane.routegroup.plan import SHOWN, Compiled
 from sandlane.runtime.verdicts import Verdict, verdict_of, with_verdicts
 from sandlane.world.records import RouteGroup
@@ -44,7 +45,7 @@ def observe(
         routes=compiled.routes,
         route_count=compiled.route_count,
         conflicts=compiled.conflicts[:SHOWN],
-        endpoints=_endpoints(group, compiled, settings),
+        endpoints=statuses(settings, compiled.routing_key, group.spec.endpoints, compiled.unserved),
         conditions=with_verdicts(old.conditions, CONDITIONS, verdicts, generation, now),
     )
 
@@ -143,10 +144,3 @@ def _phase(verdicts: Mapping[str, Verdict]) -> str:
     if not verdicts["Accepted"].status:
         return "Failed"
     return "Pending" if verdicts["SandboxesReady"].reason == reasons.NO_MATCHED_SANDBOXES else "Progressing"
-
-
-def _endpoints(group: RouteGroup, compiled: Compiled, settings: Settings) -> tuple[EndpointStatus, ...]:
-    if not settings.preview_domain:
-        return ()
-    suffix = f"{compiled.routing_key}.{settings.preview_domain}"
-    return tuple(EndpointStatus(each.name, f"http://{each.name}--{suffix}") for each in group.spec.endpoints)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL, ROUTER, ROUTER_PODS
-from sandlane.kube.resource import Object
+from sandlane.kube.resource import Key, Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.identity import Credentials, equip
 from sandlane.routing.names import (
@@ -49,8 +49,21 @@ def router_deployment(namespace: str, options: RouterOptions, certificate: str =
 
     `certificate` is the fingerprint of the one that it shows to the xDS server.
     """
-    group = router_group(namespace, "$(POD_IP)")
-    credentials = options.credentials(ROUTER_SECRET)
+    return envoy_deployment(
+        Key(namespace, ROUTER_NAME),
+        ROUTER_SELECTOR,
+        router_group(namespace, "$(POD_IP)"),
+        ROUTER_SECRET,
+        options,
+        certificate,
+    )
+
+
+def envoy_deployment(
+    key: Key, labels: Mapping[str, str], group: str, secret: str, options: RouterOptions, certificate: str = ""
+) -> Object:
+    """Envoys that get everything by xDS as one group, and are ready once they answer at `READY_PORT`."""
+    credentials = options.credentials(secret)
     start = router_bootstrap(options.xds_host, options.xds_port, group, credentials)
     bootstrap = json.dumps(start, separators=(",", ":"))
     container = {
@@ -90,10 +103,10 @@ def router_deployment(namespace: str, options: RouterOptions, certificate: str =
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": ROUTER_SELECTOR},
+        "labelSelector": {"matchLabels": dict(labels)},
     }
     template = {
-        "metadata": {"labels": {**options.labels, **ROUTER_PODS}},
+        "metadata": {"labels": {**options.labels, **labels}},
         "spec": {
             "containers": [container],
             "automountServiceAccountToken": False,
@@ -110,10 +123,10 @@ def router_deployment(namespace: str, options: RouterOptions, certificate: str =
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": ROUTER_NAME, "namespace": namespace, "labels": dict(ROUTER_PODS)},
+        "metadata": {"name": key.name, "namespace": key.namespace, "labels": dict(labels)},
         "spec": {
             "replicas": options.replicas,
-            "selector": {"matchLabels": ROUTER_SELECTOR},
+            "selector": {"matchLabels": dict(labels)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": equip(template, credentials, certificate),
         },

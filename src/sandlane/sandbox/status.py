@@ -13,14 +13,13 @@ from sandlane.api.reasons import explained
 from sandlane.api.ttl import Expiry, expiry, format_time
 from sandlane.api.types import (
     BaselineStatus,
-    EndpointStatus,
     ForkStatus,
-    SandboxSpec,
     SandboxStatus,
     ServiceStatus,
     Ttl,
 )
 from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Key, Resource
+from sandlane.preview.plan import endpoints_of, problems, statuses
 from sandlane.runtime.conditions import find_condition
 from sandlane.runtime.verdicts import Verdict, verdict_of, with_verdicts
 from sandlane.sandbox import pods as pod_causes
@@ -45,7 +44,7 @@ def observe(
     world: World, sandbox: Sandbox, plan: Plan, seen: Observation, *, now: datetime, settings: Settings
 ) -> SandboxStatus:
     """The status of a sandbox that is not being deleted."""
-    old, spec = sandbox.status, sandbox.spec
+    old = sandbox.status
     changed = old.observed_generation != sandbox.metadata.generation
     updated = old.last_update_time
     if changed or not updated:
@@ -55,6 +54,7 @@ def observe(
     verdicts = _verdicts(world, sandbox, plan, forks, seen)
     conditions = with_verdicts(old.conditions, CONDITIONS, verdicts, sandbox.metadata.generation, now)
     ends = expires(sandbox, settings, updated)
+    asked = endpoints_of(sandbox)
     return SandboxStatus(
         observed_generation=sandbox.metadata.generation,
         phase=_phase(verdicts, forks),
@@ -63,7 +63,7 @@ def observe(
         last_update_time=updated,
         expires_at=format_time(ends.at) if ends else "",
         forks=forks,
-        endpoints=endpoints(spec, plan.routing_key, settings),
+        endpoints=statuses(settings, plan.routing_key, asked, problems(world, sandbox.metadata.namespace, asked)),
         conditions=conditions,
     )
 
@@ -89,14 +89,6 @@ def expires(sandbox: Sandbox, settings: Settings, updated: str) -> Expiry | None
     if ttl is None and settings.default_ttl:
         ttl = Ttl(settings.default_ttl, "lastUpdate")
     return expiry(ttl, created=sandbox.metadata.creation_timestamp, updated=updated) if ttl else None
-
-
-def endpoints(spec: SandboxSpec, key: str, settings: Settings) -> tuple[EndpointStatus, ...]:
-    """Where the preview endpoints can be reached; none without a preview gateway."""
-    if spec.default_route_group is None or not settings.preview_domain:
-        return ()
-    names = [endpoint.name for endpoint in spec.default_route_group.endpoints]
-    return tuple(EndpointStatus(name, f"http://{name}--{key}.{settings.preview_domain}") for name in names)
 
 
 # -- forks --------------------------------------------------------------------------------------------------

@@ -78,6 +78,8 @@ def _manager_flags(data: DataDir, settings: Settings) -> list[str]:
         f"--xds-bind-address={join(settings.manager_xds)}",
         f"--routes-bind-address={join(settings.manager_routes)}",
         f"--routes-grpc-bind-address={join(settings.manager_routes_grpc)}",
+        f"--preview-domain=localhost:{settings.preview[1]}",
+        f"--preview-listen={join(settings.preview)}",
         "--router-replicas=1",  # one laptop: a second Envoy would only cost memory
         "--install",
         f"--leader-election-namespace={NAMESPACE}",
