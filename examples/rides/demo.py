@@ -77,7 +77,10 @@ def served_by(url: str, key: str | None) -> dict[str, str]:
     """Send one request and say who served each hop: `baseline`, or a sandbox's name."""
     target = urlsplit(url)
     headers = {"baggage": f"team=demo,sandlane-routing-key={key}"} if key else {}
-    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=10)
+    host = target.hostname or ""
+    if host.endswith(".localhost"):  # always this machine, as for curl and browsers
+        headers, host = headers | {"Host": target.netloc}, "127.0.0.1"
+    connection = http.client.HTTPConnection(host, target.port, timeout=10)
     try:
         connection.request("GET", "/?customer=2", headers=headers)
         response = connection.getresponse()
@@ -87,6 +90,12 @@ def served_by(url: str, key: str | None) -> dict[str, str]:
     if response.status != 200:
         raise Failed(f"{url} answered {response.status}: {body[:500].decode(errors='replace')}")
     return {hop["service"]: hop["sandbox"] or "baseline" for hop in json.loads(body)["hops"]}
+
+
+def same(seen: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raise `Failed` unless a request was served by whom it should have been."""
+    if seen != wanted:
+        raise Failed(f"served by {seen}, not by {wanted}")
 
 
 def expect(name: str, send: Callable[[], dict[str, str]], wanted: dict[str, str], table: Table) -> None:
@@ -163,6 +172,9 @@ def demo(cluster: Cluster) -> None:
         url,
         "Who serves each hop",
     )
+    preview = cluster.kubectl("get", "sbx", "new-eta", "-n", "rides", "-o", "jsonpath={.status.endpoints[0].url}")
+    with step(f"the preview address {preview} is the key of new-eta"):
+        until("it is served", lambda: same(served_by(preview, None), BASELINE | {"eta": "new-eta"}))
     with (
         step("kubectl apply of the unchanged manifests, under load, breaks nothing"),
         watched(url, {None: BASELINE, keys["new-eta"]: BASELINE | {"eta": "new-eta"}}),

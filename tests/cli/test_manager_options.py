@@ -57,6 +57,10 @@ def test_settings_are_checked_at_the_start(text: str, said: str, tmp_path: Path)
     ("flags", "said"),
     [
         ([], "--allow-unchecked-requesters"),
+        (["--webhook-port=1", "--preview-domain=no_domain"], "previewDomain: 'no_domain' is not a domain"),
+        (["--webhook-port=1", "--preview-token-file=/nowhere"], "previewTokenFile: "),
+        (["--webhook-port=1", "--preview-token-file=/dev/null"], "must hold letters"),
+        (["--webhook-port=1", "--preview-service-type=X"], "previewServiceType must be"),
         (["--webhook-port=1", "--webhook-url=https://h", "--webhook-cert-dir=/c"], "excludes --webhook-cert-dir"),
     ],
 )

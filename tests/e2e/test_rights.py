@@ -86,6 +86,10 @@ def in_the_local_cluster(tmp_path_factory: pytest.TempPathFactory) -> set[Asked]
         until(lambda: cluster.done("get", "lwl", "-n", "rides", "-o", "name"), "the sandbox's own LocalWorkload")
         cluster.done("delete", "rtg,sbx", "--all", "-n", "rides", f"--timeout={DEADLINE:.0f}s")
         until(lambda: not cluster.done("get", "pdb,lwl", "-n", "rides", "-o", "name"), "the router is gone")
+        until(
+            lambda: cluster.kubectl("get", "secret", "sandlane-preview-xds", "-n", NAMESPACE).returncode,
+            "the preview gateway is gone",
+        )
         block = json.loads((folder / "cluster.json").read_text())["block"]
         return asked(f"127.{block}.0.3:18002")
 

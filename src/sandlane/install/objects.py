@@ -28,6 +28,8 @@ from sandlane.runtime.webhook_rules import configurations
 IMAGE = "sandlane/manager"
 SELECTOR = {"app.kubernetes.io/name": "sandlane", "app.kubernetes.io/component": "manager"}
 CONFIG = "/etc/sandlane"
+PREVIEW_TOKEN = "/etc/sandlane-preview"
+"""Where a Secret with the preview gateway's token is mounted, if there is one."""
 
 
 def foundation(namespace: str = NAMESPACE, *, url: str = "") -> list[Object]:
@@ -157,6 +159,7 @@ def deployment(namespace: str, *, image: str, replicas: int = 2) -> Object:
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "preview-token", "mountPath": PREVIEW_TOKEN, "readOnly": True},
         ],
     }
     spread = {
@@ -180,6 +183,7 @@ def deployment(namespace: str, *, image: str, replicas: int = 2) -> Object:
         "containers": [container],
         "volumes": [
             {"name": "config", "configMap": {"name": MANAGER_NAME}},
+            {"name": "preview-token", "secret": {"secretName": "sandlane-preview-token", "optional": True}},
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
         ],
     }
