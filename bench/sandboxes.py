@@ -191,8 +191,8 @@ async def _served(client: Client) -> None:
 
 
 @asynccontextmanager
-async def _client(kubeconfig: Path) -> AsyncIterator[Client]:
-    client = Client(HttpTransport(load_config(kubeconfig)), clock=SystemClock(), rng=random.Random())
+async def _client(kubeconfig: Path, **limits: float) -> AsyncIterator[Client]:
+    client = Client(HttpTransport(load_config(kubeconfig)), clock=SystemClock(), rng=random.Random(), **limits)  # type: ignore[arg-type]
     try:
         yield client
     finally:
@@ -318,7 +318,7 @@ def _memory() -> dict[str, float]:
 async def _inside(kubeconfig: Path, started: float) -> None:
     set_up_logging("json", "warning")
     options = Options(allow_unchecked_requesters=True, xds_bind_address="127.0.0.1:0", metrics_bind_address="")
-    async with _client(kubeconfig) as client:
+    async with _client(kubeconfig, qps=options.kube_api_qps, burst=options.kube_api_burst) as client:
         manager = Manager(client, clock=SystemClock(), rng=random.Random(), options=options, namespace=NAMESPACE)
         inside = Inside(manager, started)
         register(manager, options)

@@ -11,6 +11,8 @@ FORK = "sandlane.dev/fork"
 ROUTER = "sandlane.dev/router"
 ROUTER_PODS = {MANAGED_BY: MANAGER, ROUTER: "true"}
 """Labels of a router's Pods."""
+TUNNEL = "sandlane.dev/tunnel"
+"""On the Pods of the tunnel servers."""
 PLAN = "sandlane.dev/plan"
 """Annotation of what a sandbox owns: a hash of how we want it, so that drift can be told from a new plan."""
 

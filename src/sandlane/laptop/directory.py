@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from sandlane.api.labels import TUNNEL
 from sandlane.api.places import NAMESPACE
 from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import Forbidden, NotFound
 from sandlane.kube.resource import CONFIG_MAPS, Object
 from sandlane.laptop.errors import ConnectError
-from sandlane.tunnel.resources import NAME, TUNNEL
+from sandlane.tunnel.resources import NAME
 
 PATIENCE = 30.0
 

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable
 from enum import StrEnum
 
+from sandlane.api.labels import TUNNEL
 from sandlane.kube.client import Client
 from sandlane.kube.errors import KubeError
 from sandlane.kube.resource import PODS, Key
@@ -20,7 +21,6 @@ from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.forward import Forwarder
 from sandlane.laptop.splice import SpliceEnd
 from sandlane.tunnel.bootstrap import SERVER_NAME, ServerOptions
-from sandlane.tunnel.resources import TUNNEL
 
 Context = Callable[[], ssl.SSLContext]
 DIRECT_SECONDS = 2.0

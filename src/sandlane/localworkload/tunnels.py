@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from sandlane.api.labels import TUNNEL
 from sandlane.kube.apply import Applier
 from sandlane.kube.cache import Change
 from sandlane.kube.clock import Clock
@@ -37,7 +38,6 @@ from sandlane.tunnel.publish import server_resources, tls_pair, trust
 from sandlane.tunnel.resources import (
     LABELS,
     NAME,
-    TUNNEL,
     XDS_SECRET,
     replicas,
     tunnel_budget,
@@ -146,12 +146,8 @@ class Tunnels:
         return {uid: Claim(holder.session, uid) for uid, holder in self._published.items() if holder is not None}
 
     def _servers(self) -> list[str]:
-        pods = self._world.pods.list(self._manager.namespace)
-        return [
-            pod.status.pod_ip
-            for pod in pods
-            if TUNNEL in pod.metadata.labels and pod.ready and not pod.metadata.deleting
-        ]
+        pods = self._world.tunnel_servers(self._manager.namespace)
+        return [pod.status.pod_ip for pod in pods if pod.ready and not pod.metadata.deleting]
 
     def _pod_changed(self, change: Change[Pod]) -> None:
         pod = change.new or change.old

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 import msgspec
 
@@ -265,7 +266,7 @@ def _limit_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, ...
         return Problem(reasons.LIMIT_EXCEEDED, f"spec.forks: {count} forks are more than {limits.forks_per_sandbox}")
     namespace = sandbox.metadata.namespace
     if limits.sandboxes_per_namespace:
-        older = sum(_before(other, sandbox) for other in world.sandboxes.list(namespace))
+        older = sum(_before(other, sandbox) for other in world.sandboxes.namespace(namespace))
         if older >= limits.sandboxes_per_namespace:
             what = f"namespace {namespace} has {older} older sandboxes; {limits.sandboxes_per_namespace} are allowed"
             return Problem(reasons.LIMIT_EXCEEDED, what)
@@ -287,13 +288,15 @@ def _before(other: Sandbox, sandbox: Sandbox) -> bool:
 def _requests_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, ...], limits: Limits) -> Problem | None:
     """Whether all forks of the namespace together would request too much."""
     total: dict[str, Fraction] = {}
-    deployments = [fork.deployment for fork in forks if fork.deployment]
-    for other in world.sandboxes.list(sandbox.metadata.namespace):
-        if other.metadata.uid != sandbox.metadata.uid:
-            deployments += [each.object() for each in world.owned_deployments(other.metadata)]
-    for deployment in deployments:
-        spec = deployment["spec"]
-        for name, amount in customize.requests_of(spec["template"]["spec"], spec.get("replicas", 1)).items():
+    own = [msgspec.json.encode(fork.deployment) for fork in forks if fork.deployment]
+    others = [
+        deployment.raw
+        for other in world.sandboxes.namespace(sandbox.metadata.namespace)
+        if other.metadata.uid != sandbox.metadata.uid
+        for deployment in world.owned_deployments(other.metadata)
+    ]
+    for raw in own + others:
+        for name, amount in _requested(raw).items():
             total[name] = total.get(name, Fraction()) + amount
     for name, ceiling in sorted(limits.requests_per_namespace.items()):
         if total.get(name, Fraction()) > customize.quantity(ceiling):
@@ -301,3 +304,10 @@ def _requests_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, 
             what = f"the forks of namespace {sandbox.metadata.namespace} would request {name} {asked}"
             return Problem(reasons.LIMIT_EXCEEDED, f"{what}; {ceiling} are allowed")
     return None
+
+
+@lru_cache(maxsize=10_000)
+def _requested(deployment: bytes) -> dict[str, Fraction]:
+    """What a Deployment's Pods request together; the same Deployments are asked about for every sandbox."""
+    spec = msgspec.json.decode(deployment)["spec"]
+    return customize.requests_of(spec["template"]["spec"], spec.get("replicas", 1))

@@ -70,7 +70,7 @@ def of_service(world: World, service: Service) -> list[Key]:
     if not selector:
         return []
     found: dict[Key, None] = {}
-    for deployment in world.deployments.list(service.metadata.namespace):
+    for deployment in world.deployments.namespace(service.metadata.namespace):
         if selector.items() <= deployment.pod_labels.items():
             controller = deployment.metadata.controller
             if SANDBOX in deployment.metadata.labels and controller is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sandlane.api.labels import MANAGED_BY, MANAGER
+from sandlane.api.labels import MANAGED_BY, MANAGER, TUNNEL
 from sandlane.kube.resource import Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.identity import equip
@@ -14,8 +14,6 @@ from sandlane.tunnel.bootstrap import FRONT_ROUTES, INGRESS_ROUTES, NODE_CLUSTER
 NAME = "sandlane-tunnel"
 XDS_SECRET = "sandlane-tunnel-xds"
 """The certificate that the tunnel servers show to the xDS server."""
-TUNNEL = "sandlane.dev/tunnel"
-"""Label of the tunnel servers' Pods."""
 REPLICAS = 2
 """At least: a laptop that holds tunnels to two loses nothing with one."""
 MIN_READY = 5

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from sandlane.api.keys import routing_key
-from sandlane.api.labels import FORK, MANAGED_BY, MANAGED_SELECTOR, MANAGER, ORIGINAL, ROUTER, SANDBOX
+from sandlane.api.labels import FORK, MANAGED_BY, MANAGED_SELECTOR, MANAGER, ORIGINAL, ROUTER, SANDBOX, TUNNEL
 from sandlane.api.types import WorkloadReference
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import (
@@ -179,6 +179,10 @@ class World:
         """The Pods of a namespace's routers."""
         return self.pods.by_index("router", namespace)
 
+    def tunnel_servers(self, namespace: str) -> list[Pod]:
+        """The Pods of a namespace's tunnel servers."""
+        return self.pods.by_index("tunnel", namespace)
+
     def slices_of(self, service: Key) -> list[EndpointSlice]:
         """The EndpointSlices of a Service."""
         return self.endpoint_slices.by_index("service", str(service))
@@ -191,6 +195,7 @@ class World:
         self.endpoint_slices.add_index("service", _service)
         self.pods.add_index("fork", _fork)
         self.pods.add_index("router", _router)
+        self.pods.add_index("tunnel", lambda pod: [pod.metadata.namespace] if TUNNEL in pod.metadata.labels else [])
         self.local_workloads.add_index("sandbox", lambda local: [f"{local.metadata.namespace}/{local.spec.sandbox}"])
         self.local_workloads.add_index("baseline", _replaced)
         for store in (self.deployments, self.services, self.local_workloads):
