@@ -31,8 +31,7 @@ PER_SECOND = 20
 PROGRAM = """
 import main
 from sandlane.runtime.options import ManagerOptions
-main.OPTIONS = ManagerOptions()
-main.asyncio.run(main.main())
+main.asyncio.run(main.main(ManagerOptions()))
 """
 
 

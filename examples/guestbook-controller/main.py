@@ -1,21 +1,23 @@
-"""Runs the guestbook controller: `python main.py` (as $KUBECONFIG, or the Pod's own account, says)."""
+"""Runs the guestbook controller: `python main.py --help` tells its flags; each is a field of the `--config` file too."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import sys
+from pathlib import Path
 
 from guestbook import GuestbookController
 
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
-from sandlane.kube.config import load_config
+from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.runtime.logging import set_up_logging
 from sandlane.runtime.manager import Manager
-from sandlane.runtime.options import ManagerOptions
+from sandlane.runtime.options import ManagerOptions, OptionsError, parse_options
 
-OPTIONS = ManagerOptions(
+DEFAULTS = ManagerOptions(
     leader_elect=True,
     leader_election_id="guestbook",
     metrics_bind_address=":8080",
@@ -23,13 +25,18 @@ OPTIONS = ManagerOptions(
 )
 
 
-async def main() -> None:
+async def main(options: ManagerOptions) -> None:
     """Until a signal."""
-    set_up_logging("json", "info")
-    config, clock, rng = load_config(), SystemClock(), random.SystemRandom()
-    client = Client(HttpTransport(config), clock=clock, rng=rng, user_agent="guestbook")
+    set_up_logging(options.log_format, options.log_level)
+    config, clock, rng = (
+        load_config(Path(options.kubeconfig) if options.kubeconfig else None),
+        SystemClock(),
+        random.SystemRandom(),
+    )
+    transport = HttpTransport(config)
+    client = Client(transport, clock=clock, rng=rng, qps=options.kube_api_qps, burst=options.kube_api_burst)
     try:
-        manager = Manager(client, clock=clock, rng=rng, options=OPTIONS, name="guestbook", namespace=config.namespace)
+        manager = Manager(client, clock=clock, rng=rng, options=options, name="guestbook", namespace=config.namespace)
         GuestbookController(manager)
         await manager.run(handle_signals=True)
     finally:
@@ -37,4 +44,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main(parse_options(sys.argv[1:], DEFAULTS, prog="guestbook")))
+    except (OptionsError, ConfigError) as error:
+        sys.exit(str(error))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from sandlane.cli.manager import main, parse
+from sandlane.cli.manager import Options, main, parse
 from sandlane.runtime.options import OptionsError
 
 
@@ -14,7 +16,7 @@ def test_flags_over_file_over_defaults(tmp_path: Path) -> None:
     """Each option comes from the strongest place that names it."""
     file = tmp_path / "config.yaml"
     file.write_text("leaderElect: true\nconcurrentReconciles: 9\nlogLevel: debug\n")
-    options, kubeconfig = parse(
+    options = parse(
         [
             *("--config", str(file), "--concurrent-reconciles", "2", "--watch-namespaces", "a,b"),
             *("--no-install", "--kubeconfig", "/k", "--xds-bind-address", ":18000"),
@@ -24,7 +26,22 @@ def test_flags_over_file_over_defaults(tmp_path: Path) -> None:
     assert options.watch_namespaces == ("a", "b")
     assert options.xds_bind_address == ":18000"
     assert options.kube_api_burst == 800
-    assert kubeconfig == Path("/k")
+    assert options.kubeconfig == "/k"
+
+
+def test_every_flag_has_a_field_and_every_field_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """But the file's own name, help, and the structured settings, which are in the file only."""
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    flags = {word for word in re.findall(r"--([a-z-]+)", capsys.readouterr().out) if not word.startswith("no-")}
+    fields = {field.name.replace("_", "-") for field in msgspec.structs.fields(Options)}
+    assert flags - {"config", "help"} == fields - {"settings"}
+    wanted = """
+        metrics-bind-address health-probe-bind-address leader-elect leader-election-id leader-election-namespace webhook-port
+        webhook-cert-dir xds-bind-address watch-namespaces kubeconfig kube-api-qps kube-api-burst concurrent-reconciles
+        log-format log-level
+    """
+    assert flags >= set(wanted.split())
 
 
 def test_unknown_fields_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sandlane.kube.transport import Request, Response
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.metrics import resource_of
-from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
+from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, parse_options, split_address
 from sandlane.runtime.result import Request as Name
 from sandlane.runtime.result import Result
 
@@ -237,18 +237,38 @@ def test_options(tmp_path: Path) -> None:
     """From a file in camelCase; a mistake names file and field."""
     file = tmp_path / "options.yaml"
     file.write_text("leaderElect: true\nwatchNamespaces: [a, b]\nkubeApiQps: 5\n")
-    options = load_options(file)
+    options = load_options(file, ManagerOptions(leader_election_id="mine", log_level="debug"))
+    assert (options.leader_election_id, options.log_level) == ("mine", "debug")
     assert (options.leader_elect, options.watch_namespaces, options.kube_api_qps) == (True, ("a", "b"), 5.0)
     assert ManagerOptions().leader_election_id == "sandlane-manager"
     for bad in ("leaderElected: true\n", "leaderElect: maybe\n", "{", "- a\n"):
         file.write_text(bad)
         with pytest.raises(OptionsError, match=r"options\.yaml"):
-            load_options(file)
+            load_options(file, ManagerOptions())
     with pytest.raises(OptionsError):
-        load_options(tmp_path / "missing.yaml")
+        load_options(tmp_path / "missing.yaml", ManagerOptions())
     assert split_address(":80") == ("0.0.0.0", 80)
     with pytest.raises(OptionsError):
         split_address("80")
+
+
+@pytest.mark.parametrize(
+    ("flag", "field", "said"),
+    [
+        ("--metrics-bind-address=80", "metricsBindAddress: '80'", "HOST:PORT"),
+        ("--lease-duration-seconds=5", "leaseDurationSeconds: 5", "renewDeadlineSeconds"),
+        ("--concurrent-reconciles=0", "concurrentReconciles: 0", "--concurrent-reconciles must be more than 0"),
+        ("--kube-api-qps=-1", "kubeApiQps: -1", "--kube-api-qps"),
+    ],
+)
+def test_options_that_cannot_be(flag: str, field: str, said: str, tmp_path: Path) -> None:
+    """Refused before anything starts, from flags and from files alike."""
+    with pytest.raises(OptionsError, match=said):
+        parse_options([flag], ManagerOptions(), prog="p")
+    file = tmp_path / "options.yaml"
+    file.write_text(field)
+    with pytest.raises(OptionsError, match=said):
+        parse_options(["--config", str(file)], ManagerOptions(), prog="p")
 
 
 PROGRAM = """

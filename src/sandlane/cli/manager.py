@@ -5,7 +5,6 @@ The same on a real cluster and on a laptop. Every option is a flag and a field o
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random  # noqa: TID251 - the composition root
 import re
@@ -55,9 +54,9 @@ from sandlane.routing.report import RouteReports
 from sandlane.routing.resources import RouterOptions
 from sandlane.runtime.certificates import SecretCertificates
 from sandlane.runtime.health import PathAuth, serve
-from sandlane.runtime.logging import LEVELS, set_up_logging
+from sandlane.runtime.logging import set_up_logging
 from sandlane.runtime.manager import LeadershipLost, Manager
-from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, split_address
+from sandlane.runtime.options import ManagerOptions, OptionsError, parse_options, split_address
 from sandlane.runtime.webhook import WebhookServer, certificates_for
 from sandlane.sandbox.controller import SandboxController
 from sandlane.world.records import Namespace
@@ -122,9 +121,9 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
 def main(argv: Sequence[str]) -> int:
     """Run until a signal; the exit code."""
     try:
-        options, kubeconfig = parse(argv)
+        options = parse(argv)
         set_up_logging(options.log_format, options.log_level)
-        asyncio.run(run(options, kubeconfig))
+        asyncio.run(run(options))
     except (OptionsError, ConfigError, CrdsNotServed) as error:
         print(error, file=sys.stderr)
         return 2
@@ -136,44 +135,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[Options, Path | None]:
+def parse(argv: Sequence[str]) -> Options:
     """Flags over the configuration file over defaults. Raises `OptionsError`."""
-    parser = argparse.ArgumentParser(prog="sandlane manager", description="Run Sandlane's controllers.")
-    parser.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, the Pod's own account, ~/.kube/config")
-    parser.add_argument("--config", type=Path, help="a YAML file with these options in camelCase")
-    for field in msgspec.structs.fields(Options):
-        flag = "--" + field.name.replace("_", "-")
-        shown = "" if field.default in ("", (), False) else f"default {field.default}"
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            continue  # in the configuration file only
-        if field.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
-        elif field.type in (int, float):
-            parser.add_argument(flag, type=field.type, help=shown)
-        elif field.type is str:
-            choices = {"log_format": ("json", "console"), "log_level": tuple(LEVELS)}.get(field.name)
-            parser.add_argument(flag, choices=choices, help=shown)
-        else:
-            parser.add_argument(flag, type=_names, help="comma-separated names")
-    given = vars(parser.parse_args(argv))
-    kubeconfig, config = given.pop("kubeconfig"), given.pop("config")
-    options = load_options(config, Options) if config else Options()
-    assert isinstance(options, Options)
-    return msgspec.structs.replace(options, **{k: v for k, v in given.items() if v is not None}), kubeconfig
+    return parse_options(argv, Options(), prog="sandlane manager", description="Run Sandlane's controllers.")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
-
-
-async def run(options: Options, kubeconfig: Path | None) -> None:
+async def run(options: Options) -> None:
     """Build the manager and run it."""
     preview_options(options)
     if not options.webhook_port and not options.allow_unchecked_requesters:
         raise OptionsError(NO_WEBHOOKS)
     if options.webhook_url and options.webhook_cert_dir:
         raise OptionsError("--webhook-url needs a certificate authority of our own: it excludes --webhook-cert-dir")
-    config = load_config(kubeconfig)
+    config = load_config(Path(options.kubeconfig) if options.kubeconfig else None)
     clock, rng = SystemClock(), random.Random()
     if options.install:
         await install_once(config, options, clock, rng)

@@ -7,12 +7,13 @@ import sys
 
 import structlog
 
+STYLES = ("json", "console")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def set_up_logging(style: str, level: str) -> None:
     """`style` is json or console, `level` one of `LEVELS`. Raises `ValueError` for others."""
-    if style not in ("json", "console"):
+    if style not in STYLES:
         raise ValueError(f"log format {style!r}: it must be json or console")
     if level not in LEVELS:
         raise ValueError(f"log level {level!r}: it must be one of {', '.join(LEVELS)}")
