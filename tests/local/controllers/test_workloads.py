@@ -320,6 +320,17 @@ async def test_custom_kinds_own_and_are_owned() -> None:
         await on.gone(CONFIG_MAPS, "d", "rides")
 
 
+async def test_an_owner_of_a_kind_that_comes_later() -> None:
+    """An object is kept while the kind of its owner is not served, and goes when the kind is and the owner is not there."""
+    reference = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "gone", "uid": "u"}
+    metadata = {"name": "child", "namespace": "rides", "ownerReferences": [reference]}
+    async with workloads({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}) as on:
+        await on.quiet()
+        await on.client.get(CONFIG_MAPS, "child", "rides")
+        await on.client.create(CUSTOM_RESOURCE_DEFINITIONS, WIDGET_DEFINITION)
+        await on.gone(CONFIG_MAPS, "child", "rides")
+
+
 async def test_a_quota_is_said_in_the_status() -> None:
     """When Pods may not be created the ReplicaSet and the Deployment say why, and go on when they may."""
     quota = {

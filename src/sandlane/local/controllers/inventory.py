@@ -98,6 +98,7 @@ class Inventory:
         self._clock = clock
         self._rng = rng
         self._listeners: list[Listener] = []
+        self._kinds_listeners: list[Callable[[], None]] = []
         self._wake = asyncio.Event()
         self._watching: dict[Resource, asyncio.Task[None] | None] = {}
         self._own: dict[Resource, Informer[Head]] = {}
@@ -108,6 +109,10 @@ class Inventory:
     def add_listener(self, listener: Listener) -> None:
         """Call `listener` for every object that is there, and for every change. Before `run`."""
         self._listeners.append(listener)
+
+    def add_kinds_listener(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever other kinds are known, and their objects too. Before `run`."""
+        self._kinds_listeners.append(listener)
 
     def find(self, api_version: str, kind: str) -> Resource | None:
         """The resource that an owner reference means; any version of the group will do."""
@@ -150,6 +155,8 @@ class Inventory:
         for informer in informers:
             await informer.synced.wait()
         self.complete.set()
+        for listener in self._kinds_listeners:
+            listener()
 
     def _follow(self, tasks: asyncio.TaskGroup, kinds: list[Kind]) -> None:
         self.kinds = kinds

@@ -47,17 +47,27 @@ class GarbageController:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._graph = Graph()
+        self._asked: set[str] = set()
+        """Objects with an owner that was not in the graph: it may go before its kind is listed, and nobody would tell."""
 
     def setup_with_manager(self, manager: Manager) -> None:
         """Say who wakes us."""
         self._client: Client = manager.client
         self._controller = Controller.managed_by(manager).named("garbage").complete(self)
         self._inventory.add_listener(self._heard)
+        self._inventory.add_kinds_listener(self._look_again)
+
+    def _look_again(self) -> None:
+        """Other kinds are known and listed."""
+        asked, self._asked = self._asked, set()
+        for uid in asked:
+            self._controller.enqueue(Key("", uid))
 
     def _heard(self, resource: Resource, change: Change[Record]) -> None:
         touched: list[str] = []
         if change.old is not None and (change.new is None or change.new.metadata.uid != change.old.metadata.uid):
             touched += self._graph.remove(change.old.metadata.uid)
+            self._asked.discard(change.old.metadata.uid)
         if change.new is not None:
             touched += self._graph.add(Node.of(resource, change.new.metadata))
         for uid in touched:
@@ -71,6 +81,7 @@ class GarbageController:
         if node is None:
             return Result.done()
         if isinstance(action, Ask):
+            self._asked.add(uid)
             absent: set[str] = set()
             present: set[str] = set()
             for owner in action.owners:
