@@ -9,7 +9,7 @@ import pkgutil
 import bench
 from bench.report import publish
 
-SHARED = {"__main__", "report", "load", "kube_server", "kube_store", "runtime_cases"}
+SHARED = {"__main__", "report", "load", "faulty", "connect_through", "kube_server", "kube_store", "runtime_cases"}
 
 
 def names() -> list[str]:

@@ -1,0 +1,54 @@
+"""`sandlane connect`, but its tunnel servers are at another address (`HOST:PORT`): that of a proxy which makes faults.
+
+SIGUSR1 makes its certificate one that has expired, as after a long sleep.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import weakref
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from sandlane.cli.main import main
+from sandlane.laptop import directory
+from sandlane.laptop.credentials import Credentials
+from sandlane.runtime.signing import make_ca, make_pair, subject_of
+
+everybody: weakref.WeakSet[Credentials] = weakref.WeakSet()
+
+
+def redirect(address: str) -> None:
+    """Dial `address` whatever the cluster says."""
+    host, _, port = address.rpartition(":")
+    found = directory.directory_of
+    directory.directory_of = lambda obj: msgspec.structs.replace(found(obj), host=host, port=int(port))
+
+
+def age() -> None:
+    """Let every certificate have ended an hour ago."""
+    ended = datetime.now(UTC) - timedelta(hours=2)
+    for each in everybody:
+        pair = make_pair(make_ca("nobody", ended), subject_of("ended"), [], [], ended, timedelta(hours=1))
+        each._certificate = pair.parsed
+
+
+def remember() -> None:
+    """Keep hold of all certificates there are."""
+    made = Credentials.__init__
+
+    def init(self: Credentials, *args: object, **options: object) -> None:
+        made(self, *args, **options)  # type: ignore[arg-type]
+        everybody.add(self)
+
+    Credentials.__init__ = init  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    redirect(sys.argv[1])
+    remember()
+    signal.signal(signal.SIGUSR1, lambda number, frame: age())
+    sys.argv = ["sandlane", *sys.argv[2:]]
+    main()
