@@ -97,6 +97,9 @@ FIELDS: dict[type, dict[str, Facts]] = {
     t.PortMapping: {
         "port": says("The port of the baseline's CONTAINER that is replaced.", PORT),
         "to": says("Where it goes on the laptop: `HOST:PORT`.", pattern=LOCAL_ADDRESS, maxLength=259),
+        "allConnections": says(
+            "For a port of plain TCP, whose connections carry no routing key: take all of them, of everybody."
+        ),
     },
     t.ImageOverride: {
         "container": says("Which container, init containers included; may be left out when there is one.", CONTAINER),

@@ -67,10 +67,14 @@ class WorkloadReference(_Struct, frozen=True, gc=False):
 
 
 class PortMapping(_Struct, frozen=True, gc=False):
-    """The baseline's container port, and the `host:port` on the laptop that stands in for it."""
+    """The baseline's container port, and the `host:port` on the laptop that stands in for it.
+
+    Plain TCP carries no routing key: with `all_connections` everybody's connections go to the laptop.
+    """
 
     port: int
     to: str
+    all_connections: bool = False
 
 
 class OnDisconnect(StrEnum):

@@ -6,6 +6,7 @@ import msgspec
 
 from sandlane.api import reasons
 from sandlane.kube.resource import Key
+from sandlane.routing.build import protocol, service_ports
 from sandlane.world.records import LocalWorkload
 from sandlane.world.world import World
 
@@ -36,6 +37,14 @@ def check(world: World, local: LocalWorkload) -> Problem | None:
         if has and mapping.port not in has:
             ports = ", ".join(map(str, has))
             why = f"spec.mappings[{index}].port: {spec.from_.name} has no container port {mapping.port}; it has {ports}"
+            return Problem(reasons.INVALID_SPEC, why)
+    keyless = {mapping.port for mapping in spec.mappings if not mapping.all_connections}
+    for service, port, number in service_ports(world, baseline):
+        if number in keyless and protocol(port) == "tcp":
+            why = (
+                f"spec.mappings: port {number} is plain TCP by Service {service.metadata.name} (port {port.port}), whose "
+                "connections carry no routing key: with allConnections: true in its mapping the laptop takes everybody's"
+            )
             return Problem(reasons.INVALID_SPEC, why)
     if not spec.mappings:
         return Problem(reasons.INVALID_SPEC, "spec.mappings: name at least one port of the workload")

@@ -14,7 +14,7 @@ from sandlane.routing.names import LISTENERS, SHADOW_OF, shadow_name
 from sandlane.routing.overrides import NO_OVERRIDES, Overrides
 from sandlane.routing.table import Door, FrontDoor, Override, RouteTable, ServiceBackend, TunnelBackend
 from sandlane.routing.tunnels import Held
-from sandlane.world.records import LocalWorkload, Sandbox, Service, ServicePort
+from sandlane.world.records import Deployment, LocalWorkload, Sandbox, Service, ServicePort
 from sandlane.world.world import World
 
 HTTP = ("http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws")
@@ -82,26 +82,39 @@ def local_routes(world: World, local: LocalWorkload, via: str, held: Held | None
     baseline = world.baseline(namespace, local.spec.from_)
     if local.metadata.deleting or baseline is None:
         return []
+    mapped = {mapping.port: mapping for mapping in local.spec.mappings}
+    connected = bool((held or {}).get(identity))
+    found = []
+    for service, port, number in service_ports(world, baseline):
+        if number not in mapped or port.protocol != "TCP":
+            continue
+        backend = TunnelBackend(namespace, local.metadata.name, identity, number, connected)
+        override = Override(
+            backend,
+            local.spec.sandbox,
+            via,
+            local.metadata.name,
+            local.spec.on_disconnect,
+            local.spec.hold_seconds,
+            whole=mapped[number].all_connections and protocol(port) in ("tcp", "sniff"),
+        )
+        found.append((Door(namespace, service.metadata.name, port.port), override))
+    return found
+
+
+def service_ports(world: World, baseline: Deployment) -> Iterable[tuple[Service, ServicePort, int]]:
+    """The ports of Services that end at a workload, each with the container port that it ends at."""
     numbers = {
         port.name: port.container_port
         for container in baseline.spec.template.spec.containers
         for port in container.ports or ()
         if port.name
     }
-    mapped = {mapping.port for mapping in local.spec.mappings}
-    connected = bool((held or {}).get(identity))
-    found = []
-    for service in world.services_selecting(namespace, baseline.pod_labels):
+    for service in world.services_selecting(baseline.metadata.namespace, baseline.pod_labels):
         for port in service.spec.ports:
             number = port.target if isinstance(port.target, int) else numbers.get(port.target)
-            if number not in mapped or port.protocol != "TCP":
-                continue
-            backend = TunnelBackend(namespace, local.metadata.name, identity, number, connected)
-            override = Override(
-                backend, local.spec.sandbox, via, local.metadata.name, local.spec.on_disconnect, local.spec.hold_seconds
-            )
-            found.append((Door(namespace, service.metadata.name, port.port), override))
-    return found
+            if number is not None:
+                yield service, port, number
 
 
 def sandbox_routes(sandbox: Sandbox, via: str) -> Iterable[tuple[Door, Override]]:

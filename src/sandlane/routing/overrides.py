@@ -72,6 +72,8 @@ class Override(msgspec.Struct, frozen=True):
     workload: str = ""
     on_disconnect: OnDisconnect = OnDisconnect.FAIL
     hold_seconds: int = 10
+    whole: bool = False
+    """It also takes all connections that carry no key, because they are not HTTP."""
 
 
 class Piece:
@@ -79,6 +81,7 @@ class Piece:
 
     def __init__(self, entries: dict[RoutingKey, Override]) -> None:
         self.entries = entries
+        self.whole = [(key, override) for key, override in entries.items() if override.whole]
 
     @cached_property
     def digest(self) -> bytes:
@@ -100,6 +103,12 @@ class Overrides(Mapping[RoutingKey, Override]):
     def of(cls, entries: Mapping[RoutingKey, Override]) -> Overrides:
         """Made of a plain mapping."""
         return NO_OVERRIDES.changed(entries)
+
+    @cached_property
+    def whole(self) -> tuple[RoutingKey, Override] | None:
+        """The one that takes whole connections: the first by name, if there are several."""
+        found = [each for piece in self._pieces.values() for each in piece.whole]
+        return min(found, key=lambda each: (each[1].sandbox, each[1].workload, each[0]), default=None)
 
     def changed(self, changes: Mapping[RoutingKey, Override | None]) -> Overrides:
         """These with some set, or taken out where the change is None."""

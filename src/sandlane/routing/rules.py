@@ -144,7 +144,7 @@ def _problem(
     port = next((each for each in original.spec.ports if each.port == door.port), None)
     if port is None:
         return reasons.SERVICE_NOT_ROUTABLE, f"Service {door.service} has no port {door.port} any more"
-    if (spoken := protocol(port)) in ("tcp", "udp"):
+    if (spoken := protocol(port)) in ("tcp", "udp") and not override.whole:
         return reasons.SERVICE_NOT_ROUTABLE, f"port {door.port} of Service {door.service} is {spoken}, which has no key"
     winner = routes.get(door, {}).get(key)
     if winner is None or winner.backend != override.backend:

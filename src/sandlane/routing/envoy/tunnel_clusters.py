@@ -86,6 +86,30 @@ def tunnel_routes(front: FrontDoor, override: Override, backend: TunnelBackend, 
     return routes
 
 
+def whole_connections(front: FrontDoor) -> Config:
+    """What a door's TCP proxy does otherwise when a laptop takes whole connections: each is a CONNECT into the tunnel."""
+    found = front.overrides.whole
+    if found is None or not isinstance(backend := found[1].backend, TunnelBackend):
+        return {}
+    override = found[1]
+    if not backend.connected and override.on_disconnect is OnDisconnect.BASELINE:
+        return {}
+    headers = ((ID_HEADER, backend.identity), (PORT_HEADER, str(backend.port)))
+    attempts = override.hold_seconds * 8 if override.on_disconnect is OnDisconnect.HOLD else BRIDGE
+    return {
+        "cluster": backend.name,
+        "tunneling_config": {
+            "hostname": f"{backend.local_workload}:{backend.port}",
+            "headers_to_add": [
+                {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+                for key, value in headers
+            ],
+        },
+        "max_connect_attempts": attempts,
+        "backoff_options": {"base_interval": "0.25s", "max_interval": "0.25s"},
+    }
+
+
 def _disconnected(override: Override) -> Config:
     """The 503 that says why."""
     text = f"the laptop that stands in for this workload in sandbox {override.sandbox} is not connected\n"
