@@ -110,6 +110,11 @@ class Overrides(Mapping[RoutingKey, Override]):
         found = [each for piece in self._pieces.values() for each in piece.whole]
         return min(found, key=lambda each: (each[1].sandbox, each[1].workload, each[0]), default=None)
 
+    @cached_property
+    def only_whole(self) -> Overrides:
+        """That one alone."""
+        return Overrides.of(dict([self.whole])) if self.whole is not None else NO_OVERRIDES
+
     def changed(self, changes: Mapping[RoutingKey, Override | None]) -> Overrides:
         """These with some set, or taken out where the change is None."""
         fresh: dict[int, dict[RoutingKey, Override]] = {}

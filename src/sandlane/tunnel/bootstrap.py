@@ -102,6 +102,7 @@ def server_bootstrap(options: ServerOptions, rds: Mapping[str, Config], extra: C
                     + "bootstrap.reverse_tunnel.upstream_socket_interface.v3.UpstreamReverseConnectionSocketInterface",
                     "stat_prefix": STAT_PREFIX,
                     "enable_detailed_stats": True,
+                    "ping_failure_threshold": 2,
                     "max_connections_per_node": options.max_tunnels,
                 },
             }

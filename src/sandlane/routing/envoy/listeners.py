@@ -8,6 +8,7 @@ from sandlane.routing.envoy.clusters import PRESERVE_CASE, TO_HEADER
 from sandlane.routing.envoy.encode import EXTENSION, Config, socket
 from sandlane.routing.envoy.filter import PROTO_HEADER, lua
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
+from sandlane.routing.envoy.tunnel_clusters import whole_connections
 from sandlane.routing.key import KeySources
 from sandlane.routing.table import FrontDoor
 
@@ -36,6 +37,7 @@ def listener(front: FrontDoor, address: str, options: DoorOptions) -> Config:
     }
     if front.sticky:
         proxy["hash_policy"] = [{"source_ip": {}}]
+    proxy |= whole_connections(front)
     tcp = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
     made: Config = {"name": name, "address": socket(address, front.listener), "stat_prefix": "door"}
     if front.protocol == "tcp":

@@ -73,7 +73,7 @@ class Translation:
         _, before = self._listeners.get((namespace, address), (NO_FRONTS, {}))
         made: dict[Door, tuple[object, bytes]] = {}
         for door, front in fronts.items():
-            look = (front.listener, front.protocol, front.baseline, front.sticky, front.edge)
+            look = (front.listener, front.protocol, front.baseline, front.sticky, front.edge, front.overrides.whole)
             known = before.get(door)
             if known is None or known[0] != look:
                 known = (look, encoded(listener(front, address, self._options), listener_pb2.Listener()))
@@ -220,7 +220,9 @@ def _empty(namespace: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 def _by_key(front: FrontDoor | None) -> Overrides:
     """The overrides that count: where keys are looked for at all."""
-    return front.overrides if front is not None and front.protocol in ("http", "sniff") else NO_OVERRIDES
+    if front is None:
+        return NO_OVERRIDES
+    return front.overrides if front.protocol in ("http", "sniff") else front.overrides.only_whole
 
 
 def _digest(fronts: Fronts) -> bytes:

@@ -1,0 +1,123 @@
+"""What a router does with a laptop: whole TCP connections, and requests that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sandlane.api.types import OnDisconnect
+from sandlane.laptop.inbound import LocalTarget
+from sandlane.routing.envoy.listeners import DoorOptions, listener
+from sandlane.routing.envoy.routes import _route
+from sandlane.routing.envoy.tunnel_clusters import tunnel_cluster, tunnel_routes
+from sandlane.routing.overrides import Override, Overrides, ServiceBackend, TunnelBackend
+from sandlane.routing.table import Door, FrontDoor
+from sandlane.routing.tunnels import DISCONNECTED, REASON_HEADER
+from support.tunnel import UID, Tunnel, eventually, free_port, listening, running_envoy
+
+BASELINE = ServiceBackend("n", "eta-baseline", 80)
+
+
+@pytest.fixture
+async def tunnel(tmp_path: Path) -> AsyncIterator[Tunnel]:
+    """A tunnel server that one LocalWorkload may use, and routers without a certificate."""
+    made = Tunnel(tmp_path)
+    made.allow(UID)
+    async with made.server(tls_ingress=False):
+        yield made
+
+
+def front(protocol: str, when: OnDisconnect, *, connected: bool = True, hold: int = 10) -> FrontDoor:
+    """A door with a laptop behind it."""
+    backend = TunnelBackend("n", "l", UID, 8084, connected)
+    override = Override(backend, "a", "Sandbox n/a", "l", when, hold, whole=protocol == "tcp")
+    return FrontDoor(Door("n", "eta", 80), free_port(), protocol, BASELINE, Overrides.of({"key": override}))
+
+
+@contextlib.asynccontextmanager
+async def router(tunnel: Tunnel, door: FrontDoor, **routes: Any) -> AsyncIterator[int]:
+    """A router with one door; gives its port. Its tunnel cluster leads straight to the tunnel server."""
+    override = door.overrides["key"]
+    assert isinstance(override.backend, TunnelBackend)
+    cluster = tunnel_cluster(override.backend)
+    del cluster["transport_socket"], cluster["eds_cluster_config"]
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": tunnel.options.ingress_port}}
+    hosts = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    cluster |= {"type": "STATIC", "load_assignment": {"cluster_name": cluster["name"], "endpoints": hosts}}
+    made = listener(door, "127.0.0.1", DoorOptions())
+    if door.protocol == "http":
+        manager = made["filter_chains"][0]["filters"][0]["typed_config"]
+        for key in ("rds", "scoped_routes"):
+            manager.pop(key, None)
+        found = tunnel_routes(door, override, override.backend, _route)
+        manager["route_config"] = {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": found}]}
+    static = {"listeners": [made], "clusters": [cluster]}
+    config = {"node": {"id": "r", "cluster": "r"}, "static_resources": static}
+    async with running_envoy(config, tunnel.folder / "router.log"):
+        await eventually(lambda: listening(door.listener), "the router listens")
+        yield door.listener
+
+
+async def test_a_whole_connection(tunnel: Tunnel) -> None:
+    """Plain TCP goes through, also when the server speaks first, and its end arrives."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\n")
+        writer.write(b"got " + await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        door = front("tcp", OnDisconnect.FAIL)
+        async with tunnel.laptop(UID, LocalTarget(8084, "127.0.0.1", port)), router(tunnel, door) as entry:
+            reader, writer = await asyncio.open_connection("127.0.0.1", entry)
+            assert await reader.readline() == b"hello\n"
+            writer.write(b"bytes\n")
+            assert await reader.read() == b"got bytes\n"
+            writer.close()
+
+
+async def get(port: int) -> tuple[int, str]:
+    """Status and reason of a request."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/") as answer:
+        return answer.status, answer.headers.get(REASON_HEADER, "")
+
+
+async def test_held_until_the_laptop_is_there(tunnel: Tunnel) -> None:
+    """With Hold a request waits for the laptop, with its body, and is answered by it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        door = front("http", OnDisconnect.HOLD, connected=False)
+        async with router(tunnel, door) as entry, asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(get(entry))
+            async with tunnel.laptop(UID, LocalTarget(8084, "127.0.0.1", port)):
+                assert await waiting == (200, "")
+
+
+async def test_held_for_its_time_and_no_longer(tunnel: Tunnel) -> None:
+    """With Hold a request fails with the reason after about `holdSeconds`."""
+    loop = asyncio.get_running_loop()
+    async with router(tunnel, front("http", OnDisconnect.HOLD, connected=False, hold=1)) as entry:
+        start = loop.time()
+        assert await get(entry) == (503, DISCONNECTED)
+        assert loop.time() - start > 0.4
+
+
+async def test_a_laptop_that_is_known_to_be_gone(tunnel: Tunnel) -> None:
+    """With Fail the answer is there at once, and says why."""
+    async with router(tunnel, front("http", OnDisconnect.FAIL, connected=False)) as entry:
+        assert await get(entry) == (503, DISCONNECTED)
