@@ -1,4 +1,4 @@
-"""kubectl's imperative commands, most of which send protobuf, against the API server's own process."""
+"""kubectl's imperative commands, most of which send protobuf, against an API server in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-
-from support.conformance.cluster import Cluster, running
 
 KUBECTL = str(Path(sys.executable).with_name("kubectl"))
 SECONDS = 30
 
 
 class Kubectl:
-    """Runs kubectl in one namespace."""
+    """Runs kubectl as the administrator; `namespace` makes one, and `~` in a command is for a name that is free."""
 
-    def __init__(self, cluster: Cluster, home: Path) -> None:
-        self._environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "KUBECONFIG": str(cluster.kubeconfig)}
+    def __init__(self, kubeconfig: Path, home: Path) -> None:
+        self._environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "KUBECONFIG": str(kubeconfig)}
+        self.tag = uuid4().hex[:8]
+        self.namespaces: list[str] = []
+
+    def namespace(self, name: str) -> str:
+        """A fresh namespace."""
+        self.namespaces.append(f"{name}-{self.tag}")
+        assert self("create", "namespace", self.namespaces[-1]) == f"namespace/{self.namespaces[-1]} created"
+        return self.namespaces[-1]
 
     def __call__(self, *arguments: str, stdin: str = "") -> str:
         """What the command says on both outputs, stripped."""
@@ -36,11 +43,18 @@ class Kubectl:
 
 
 @pytest.fixture(scope="module")
-def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """kubectl as the administrator of a fresh cluster."""
-    folder = tmp_path_factory.mktemp("kubectl")
-    with running(folder / "data", controllers=False) as cluster:
-        yield Kubectl(cluster, folder)
+def kubectl(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    """kubectl; what is not in the namespaces of the tests is deleted at the end."""
+    kubectl = Kubectl(kubeconfig, tmp_path_factory.mktemp("kubectl"))
+    yield kubectl
+    for kind, name in (
+        ("clusterrole", "cr"),
+        ("clusterrole", "urls"),
+        ("clusterrolebinding", "crb"),
+        ("priorityclass", "pc"),
+    ):
+        kubectl("delete", kind, f"{name}-{kubectl.tag}", "--ignore-not-found")
+    kubectl("delete", "namespace", "--wait=false", *kubectl.namespaces)
 
 
 CREATE = [
@@ -53,13 +67,16 @@ CREATE = [
     ("cronjob cj --image=app:1 --schedule=0_0_1_1_* -- true", "cronjob.batch/cj created"),
     ("role r --verb=get,list --resource=pods,deployments.apps", "role.rbac.authorization.k8s.io/r created"),
     ("rolebinding rb --role=r --user=joe --group=g", "rolebinding.rbac.authorization.k8s.io/rb created"),
-    ("clusterrole cr --verb=get --resource=nodes", "clusterrole.rbac.authorization.k8s.io/cr created"),
-    ("clusterrole urls --verb=get --non-resource-url=/metrics", "clusterrole.rbac.authorization.k8s.io/urls created"),
-    ("clusterrolebinding crb --clusterrole=cr --group=g", "clusterrolebinding.rbac.authorization.k8s.io/crb created"),
+    ("clusterrole cr~ --verb=get --resource=nodes", "clusterrole.rbac.authorization.k8s.io/cr~ created"),
+    ("clusterrole urls~ --verb=get --non-resource-url=/metrics", "clusterrole.rbac.authorization.k8s.io/urls~ created"),
+    (
+        "clusterrolebinding crb~ --clusterrole=cr~ --group=g",
+        "clusterrolebinding.rbac.authorization.k8s.io/crb~ created",
+    ),
     ("ingress ing --rule=foo.test/bar=svc:80,tls=cert --class=c", "ingress.networking.k8s.io/ing created"),
     ("poddisruptionbudget pdb --selector=app=web --min-available=50%", "poddisruptionbudget.policy/pdb created"),
     ("quota q --hard=count/secrets=20", "resourcequota/q created"),
-    ("priorityclass pc --value=1000", "priorityclass.scheduling.k8s.io/pc created"),
+    ("priorityclass pc~ --value=1000", "priorityclass.scheduling.k8s.io/pc~ created"),
     ("service clusterip one --tcp=80:8080", "service/one created"),
     ("service nodeport two --tcp=80:8080", "service/two created"),
     ("service externalname three --external-name=foo.test", "service/three created"),
@@ -69,16 +86,17 @@ CREATE = [
 @pytest.mark.slow
 def test_create(kubectl: Kubectl) -> None:
     """Each `kubectl create` makes its object, and a second one says that it is there already."""
-    assert kubectl("create", "namespace", "made") == "namespace/made created"
-    for command, said in CREATE:
+    made = kubectl.namespace("made")
+    for template, template_said in CREATE:
+        command, said = (text.replace("~", f"-{kubectl.tag}") for text in (template, template_said))
         arguments = [each.replace("_", " ") if each.startswith("--schedule") else each for each in command.split()]
-        assert kubectl("create", *arguments[:2], "-n", "made", *arguments[2:]) == said, command
-    assert kubectl("create", "configmap", "c", "-n", "made") == (
+        assert kubectl("create", *arguments[:2], "-n", made, *arguments[2:]) == said, command
+    assert kubectl("create", "configmap", "c", "-n", made) == (
         'error: failed to create configmap: configmaps "c" already exists'
     )
-    images = kubectl("get", "deploy,job,cronjob", "-n", "made", "-o", "name").splitlines()
+    images = kubectl("get", "deploy,job,cronjob", "-n", made, "-o", "name").splitlines()
     assert images == ["deployment.apps/web", "job.batch/j", "cronjob.batch/cj"]
-    schedule = kubectl("get", "cronjob", "cj", "-n", "made", "-o", "jsonpath={.spec.schedule}")
+    schedule = kubectl("get", "cronjob", "cj", "-n", made, "-o", "jsonpath={.spec.schedule}")
     assert schedule == "0 0 1 1 *"
 
 
@@ -86,10 +104,11 @@ def test_create(kubectl: Kubectl) -> None:
 def test_change(kubectl: Kubectl) -> None:
     """The commands that change a workload do so; what they print is what kubectl prints of a real server."""
 
-    def run(*arguments: str) -> str:
-        return kubectl(*arguments, "-n", "changed")
+    changed = kubectl.namespace("changed")
 
-    kubectl("create", "namespace", "changed")
+    def run(*arguments: str) -> str:
+        return kubectl(*arguments, "-n", changed)
+
     run("create", "deployment", "web", "--image=app:1", "--port=80")
     assert run("expose", "deployment", "web", "--target-port=8080") == "service/web exposed"
     scaled = run("autoscale", "deployment", "web", "--min=1", "--max=3", "--cpu=50%")
@@ -114,9 +133,12 @@ def test_change(kubectl: Kubectl) -> None:
 def test_lists_and_explain(kubectl: Kubectl) -> None:
     """A `kind: List` is checked against OpenAPI version 2, which kubectl reads in protobuf; explain reads version 3."""
     good = '{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"listed"}}]}'
-    assert kubectl("create", "-f", "-", stdin=good) == "configmap/listed created"
+    listed = kubectl.namespace("listed")
+    assert kubectl("create", "-n", listed, "-f", "-", stdin=good) == "configmap/listed created"
     bad = good.replace('"metadata"', '"datax":1,"metadata"')
-    assert 'unknown field "datax" in io.k8s.api.core.v1.ConfigMap' in kubectl("create", "-f", "-", stdin=bad)
+    assert 'unknown field "datax" in io.k8s.api.core.v1.ConfigMap' in kubectl(
+        "create", "-n", listed, "-f", "-", stdin=bad
+    )
     said = kubectl("explain", "pod.spec.restartPolicy")
     assert "FIELD: restartPolicy <string>" in said
     assert "ENUM:\n    Always\n    Never\n    OnFailure" in said
@@ -126,7 +148,7 @@ def test_lists_and_explain(kubectl: Kubectl) -> None:
 @pytest.mark.slow
 def test_completion(kubectl: Kubectl) -> None:
     """Names of kinds and of objects are completed from the server."""
-    kubectl("create", "namespace", "typed")
-    kubectl("create", "configmap", "first", "-n", "typed")
-    assert kubectl("__complete", "get", "configmaps", "-n", "typed", "fi").splitlines()[0] == "first"
+    typed = kubectl.namespace("typed")
+    kubectl("create", "configmap", "first", "-n", typed)
+    assert kubectl("__complete", "get", "configmaps", "-n", typed, "fi").splitlines()[0] == "first"
     assert "deployments.apps" in kubectl("__complete", "get", "deployments").splitlines()

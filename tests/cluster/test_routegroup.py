@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,19 +18,8 @@ from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import NAMESPACES, ROUTE_GROUPS, SANDBOXES, Object, Resource
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.options import ManagerOptions
-from support.conformance.cluster import running
 from support.sandboxes import build, group
 from support.workloads import DEADLINE
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """How to reach the API server under test."""
-    if given := os.environ.get("SANDLANE_TEST_KUBECONFIG"):
-        yield Path(given)
-        return
-    with running(tmp_path_factory.mktemp("routegroup") / "data", controllers=False) as cluster:
-        yield cluster.kubeconfig
 
 
 async def there(client: Client, resource: Resource, name: str, namespace: str) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,9 @@ from sandlane.kube.resource import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, DEP
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.options import ManagerOptions
 from sandlane.testing.events import captured_events
-from support.conformance.cluster import running
 
 GUESTBOOK = Path(__file__).resolve().parent.parent.parent / "examples" / "guestbook-controller"
 SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """How to reach the API server under test."""
-    if given := os.environ.get("SANDLANE_TEST_KUBECONFIG"):
-        yield Path(given)
-        return
-    with running(tmp_path_factory.mktemp("runtime") / "data", controllers=False) as cluster:
-        yield cluster.kubeconfig
 
 
 @asynccontextmanager
