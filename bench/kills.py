@@ -26,7 +26,7 @@ def run() -> list[Table]:
         ("acknowledged writes", f"{sum(outcome.acknowledged.values()):,} ({writes})"),
         ("of those lost or undone", "0"),
         ("writes without an answer, of those found done", f"{outcome.unanswered:,}, {outcome.kept:,}"),
-        ("restart to serving, median", f"{statistics.median(outcome.starts):.2f} s"),
+        ("restart to serving (modules loaded before), median", f"{statistics.median(outcome.starts):.2f} s"),
     )
     note = (
         f"{WRITERS} clients create, replace, patch and delete ConfigMaps over HTTPS while the server process is killed at "

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 import ssl
 import sys
 import tempfile
@@ -23,6 +25,8 @@ import aiohttp
 
 WRITERS, NAMES = 8, 5
 DEADLINE = 60.0
+MOST_WRITES = 150
+"""Most writes between two kills."""
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 MERGE = {"content-type": "application/merge-patch+json"}
 BROKEN = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError)
@@ -50,10 +54,21 @@ class Ledger:
     """The shared object: the latest number of each writer that was acknowledged."""
     highest: int = 0
     acknowledged: Counter[str] = field(default_factory=Counter)
+    left: int = 0
+    """How many writes are still to be acknowledged before `enough` is set."""
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def expect(self, writes: int) -> None:
+        """Set `enough` after so many more writes."""
+        self.left = writes
+        self.enough.clear()
 
     def heard(self, verb: str, version: int) -> None:
         """A write was acknowledged."""
         self.acknowledged[verb] += 1
+        self.left -= 1
+        if self.left <= 0:
+            self.enough.set()
         self.highest = max(self.highest, version)
 
 
@@ -71,32 +86,44 @@ class Outcome:
 
 
 class Server:
-    """The process, and requests to it."""
+    """The process, and requests to it. `python -m support.forked_server` starts it again and again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
+        self._starter: asyncio.subprocess.Process | None = None
+        self._pid = 0
         self._session: aiohttp.ClientSession | None = None
         self._url = ""
 
-    async def spawn(self) -> asyncio.subprocess.Process:
+    async def _order(self, text: str, answer: str) -> str:
+        """Tell the starter something; what follows `answer` on the line that begins with it."""
+        assert self._starter is not None
+        assert self._starter.stdin is not None
+        assert self._starter.stdout is not None
+        if text:
+            self._starter.stdin.write(f"{text}\n".encode())
+        async with asyncio.timeout(DEADLINE):
+            while line := (await self._starter.stdout.readline()).decode():
+                if line.startswith(answer):
+                    return line.removeprefix(answer).strip()
+        raise Lost(f"no {answer!r} from the server or its starter")
+
+    async def spawn(self) -> None:
         """Start the process."""
-        options = ["--data-dir", str(self._folder), "--listen", "127.0.0.1:0"]
-        command = (sys.executable, "-m", "sandlane.local.apiserver", *options)
-        self._process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        return self._process
+        if self._starter is None:
+            command = (sys.executable, "-m", "support.forked_server")
+            path = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+            pipe = asyncio.subprocess.PIPE
+            self._starter = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=path)
+        order = f"start --data-dir {self._folder} --listen 127.0.0.1:0"
+        self._pid = int(await self._order(order, "pid "))
 
     async def start(self) -> float:
         """Start the process and wait until it serves; the seconds that took."""
         begin = time.perf_counter()
-        process = await self.spawn()
-        assert process.stdout is not None
-        async with asyncio.timeout(DEADLINE):
-            line = (await process.stdout.readline()).decode()
-        if not line.startswith("serving at"):
-            raise Lost(f"the server did not start again: {line!r}, exit code {await process.wait()}")
+        await self.spawn()
+        self._url = await self._order("", "serving at ")
         took = time.perf_counter() - begin
-        self._url = line.split()[-1]
         token = json.loads((self._folder / "kubeconfig").read_text())["users"][0]["user"]["token"]
         context = ssl.create_default_context(cafile=str(self._folder / "pki" / "ca.crt"))
         self._session = aiohttp.ClientSession(
@@ -107,11 +134,20 @@ class Server:
         return took
 
     async def kill(self) -> None:
-        """kill -9."""
-        assert self._process is not None
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        """kill -9, unless it was."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            self._pid = 0
+            await self._order("reap", "reaped")
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.forget()
+        await self.kill()
+        if self._starter is not None:
+            assert self._starter.stdin is not None
+            self._starter.stdin.close()
+            await self._starter.wait()
 
     async def forget(self) -> None:
         """Close our side of the connections."""
@@ -200,8 +236,9 @@ async def verify(server: Server, ledger: Ledger) -> int:
     return done
 
 
-async def round_of_writes(server: Server, ledger: Ledger, rng: random.Random, seconds: float) -> int:
-    """Let all write for some time and kill the server; how many writes had no answer then. Raises `Lost`."""
+async def round_of_writes(server: Server, ledger: Ledger, rng: random.Random, writes: int) -> int:
+    """Let all write, kill the server some milliseconds after so many acknowledged writes; how many writes had no
+    answer then. Raises `Lost`."""
 
     async def writer(number: int) -> None:
         with suppress(*BROKEN):
@@ -211,10 +248,12 @@ async def round_of_writes(server: Server, ledger: Ledger, rng: random.Random, se
             raise Lost("the server broke a connection before it was killed")
 
     killed = False
+    ledger.expect(writes)
     async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
         for number in range(WRITERS):
             tasks.create_task(writer(number))
-        await asyncio.sleep(seconds)
+        await ledger.enough.wait()
+        await asyncio.sleep(rng.random() * 0.01)
         killed = True
         await server.kill()
     return len(ledger.under_way)
@@ -232,18 +271,17 @@ async def torment(folder: Path, kills: int, seed: int) -> Outcome:
             outcome.kept += await verify(server, ledger)
             if outcome.kills >= kills:
                 return outcome
-            outcome.unanswered += await round_of_writes(server, ledger, rng, rng.random() ** 2 * 0.6)
+            outcome.unanswered += await round_of_writes(server, ledger, rng, int(rng.random() ** 2 * MOST_WRITES))
             outcome.kills += 1
             await server.forget()
             if rng.random() < 0.1 and outcome.kills < kills:
                 await server.spawn()
-                await asyncio.sleep(rng.random() * 0.8)
+                await asyncio.sleep(rng.random() * 0.3)
                 await server.kill()
                 outcome.kills += 1
                 outcome.while_starting += 1
     finally:
-        await server.forget()
-        await server.kill()
+        await server.close()
 
 
 def main() -> None:
