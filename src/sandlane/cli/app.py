@@ -147,3 +147,22 @@ def explain(
     from sandlane.cli.routes import show_explanation
 
     show_explanation(kubeconfig, data_dir, target, header or [], key, namespace, output, fail=fail)
+
+
+@app.command()
+def trace(
+    target: Annotated[str, typer.Argument(help="A URL, or SERVICE[.NAMESPACE][:PORT].")],
+    key: Annotated[str, typer.Option("--key", help="The routing key; without: where a plain request goes.")] = "",
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="As curl takes it; repeatable.")] = None,
+    method: Annotated[str, typer.Option("--request", "-X", help="The method.")] = "GET",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default: the context's.")] = "",
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for routers' logs.")] = 5.0,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text",
+    data_dir: DataDirOption = None,
+    kubeconfig: KubeconfigOption = None,
+) -> None:
+    """Send a probing request and say where on its way the routing key was lost. Exit code 1 when it was."""
+    from sandlane.cli.trace import show_trace
+
+    arrived = show_trace(kubeconfig, data_dir, target, header or [], key, namespace, method, wait, output, fail=fail)
+    raise typer.Exit(0 if arrived else 1)

@@ -79,6 +79,8 @@ def envoy_deployment(
             "30",
             "--log-level",
             "warning",
+            "--file-flush-interval-msec",  # of the access log: `sandlane trace` waits for it
+            "250",
         ],
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},

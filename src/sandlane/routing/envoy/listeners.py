@@ -7,6 +7,7 @@ import msgspec
 from sandlane.routing.envoy.clusters import PRESERVE_CASE, TO_HEADER
 from sandlane.routing.envoy.encode import EXTENSION, Config, socket
 from sandlane.routing.envoy.filter import PROTO_HEADER, lua
+from sandlane.routing.envoy.probe import probe_log
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
 from sandlane.routing.envoy.tunnel_clusters import whole_connections
 from sandlane.routing.key import KeySources
@@ -113,7 +114,7 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
         "http2_protocol_options": {"allow_connect": True},
         "early_header_mutation_extensions": [_FIRST],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "access_log": _access_log(options.access_log, str(front.door)),
+        "access_log": [*_access_log(options.access_log, str(front.door)), probe_log(str(front.door))],
         "http_filters": [
             {
                 "name": "envoy.filters.http.lua",
