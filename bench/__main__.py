@@ -9,7 +9,18 @@ import pkgutil
 import bench
 from bench.report import publish
 
-SHARED = {"__main__", "report", "load", "faulty", "connect_through", "kube_server", "kube_store", "runtime_cases"}
+SHARED = {
+    "__main__",
+    "report",
+    "load",
+    "faulty",
+    "connect_through",
+    "kube_server",
+    "kube_store",
+    "runtime_cases",
+    "route_load",
+    "route_server",
+}
 
 
 def names() -> list[str]:

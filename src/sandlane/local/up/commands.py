@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -80,7 +81,8 @@ def _manager_flags(data: DataDir, settings: Settings) -> list[str]:
         f"--routes-grpc-bind-address={join(settings.manager_routes_grpc)}",
         f"--preview-domain=localhost:{settings.preview[1]}",
         f"--preview-listen={join(settings.preview)}",
-        "--router-replicas=1",  # one laptop: a second Envoy would only cost memory
+        # one laptop: a second Envoy would only cost memory
+        f"--router-replicas={os.environ.get('SANDLANE_ROUTER_REPLICAS', '1')}",
         "--install",
         f"--leader-election-namespace={NAMESPACE}",
         f"--webhook-host={settings.manager_webhook[0]}",
