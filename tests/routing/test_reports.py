@@ -9,10 +9,11 @@ import pytest
 
 from sandlane.kube.resource import Key
 from sandlane.routing.build import build, overrides
+from sandlane.routing.envoy.delta import ROUTES, Refusal
 from sandlane.routing.report import RouteReport, RouteReports
 from sandlane.routing.table import Door, Override
 from sandlane.world.world import World
-from support.routed import NAMESPACE, baseline, sandbox, service
+from support.routed import NAMESPACE, baseline, group, sandbox, service
 
 
 class Served:
@@ -21,6 +22,8 @@ class Served:
     def __init__(self, world: World) -> None:
         self.table = build(world)
         self._overrides = overrides(world)
+        self.late: list[str] = []
+        self.refused: list[tuple[str, Refusal]] = []
 
     def routes(self, key: str) -> dict[Door, Override]:
         found = {door: keys.get(key) for door, keys in self._overrides.items()}
@@ -33,7 +36,10 @@ class Served:
         return ["router"]
 
     def behind(self, namespace: str) -> list[str]:
-        return []
+        return self.late
+
+    def refusals(self, namespace: str) -> list[tuple[str, Refusal]]:
+        return self.refused
 
     def refusals(self, namespace: str) -> list[Any]:
         return []
@@ -93,3 +99,33 @@ def test_ports_without_a_key_are_named(port: dict[str, str]) -> None:
     assert told.reason == "ServiceNotRoutable"
     assert "port 80 of Service eta" in told.message
     assert "the baseline answers there" in told.message
+
+
+def test_routes_that_go_away_are_confirmed_too() -> None:
+    """A group that matches nobody (any more) is programmed when the routers serve that, also after a restart that forgets."""
+    world = World.of([*baseline(), *service("eta"), *sandbox("a"), group("g", team="nobody")])
+    publisher = Served(world)
+    reports = RouteReports(world, publisher)  # type: ignore[arg-type]
+    publisher.late = ["router r does not serve the last change yet"]
+    told = reports.route_group(Key(NAMESPACE, "g"))
+    assert told is not None
+    assert not told.programmed
+    publisher.late = []
+    told = reports.route_group(Key(NAMESPACE, "g"))
+    assert told is not None
+    assert told.programmed
+
+
+def test_what_a_router_refuses_is_told_to_those_who_need_it() -> None:
+    """The object whose route was refused is not programmed, with the router's words; others are."""
+    world = World.of([*baseline(), *service("eta"), *sandbox("a"), group("g", team="nobody")])
+    publisher = Served(world)
+    publisher.refused = [("r-1", Refusal(ROUTES, f"{NAMESPACE}/eta:80", "v", "no such thing"))]
+    reports = RouteReports(world, publisher)  # type: ignore[arg-type]
+    told = reports.sandbox(Key(NAMESPACE, "a"))
+    assert told is not None
+    assert (told.programmed, told.reason) == (False, "RoutesRejected")
+    assert told.message == f"router r-1 refuses {NAMESPACE}/eta:80: no such thing"
+    other = reports.route_group(Key(NAMESPACE, "g"))
+    assert other is not None
+    assert other.programmed

@@ -105,3 +105,18 @@ async def test_a_router_that_cannot_be_asked_is_late_and_the_reason_is_told() ->
         it.serving["1"] = "lost it"
         await it.clock.advance(RECHECK + 1)
         assert it.late() == ["router a does not serve the last change yet"], "started again without anybody's notice"
+
+
+async def test_an_answer_from_before_a_change_does_not_count_for_the_same_table_later() -> None:
+    """A table that comes back is asked for anew: the router may be about to serve what was wanted in between."""
+    async with rig() as it:
+        it.serving = {"1": "t1", "2": "t1"}
+        await it.clock.advance(1)
+        it.wanted = "t2"
+        it.served.changed("n")
+        it.wanted = "t1"
+        it.served.changed("n")
+        assert len(it.late()) == 2
+        it.served.look()
+        await it.clock.advance(1)
+        assert it.late() == []

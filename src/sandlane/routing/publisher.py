@@ -117,13 +117,20 @@ class Publisher:
         late = [
             why
             for pod in routers
-            if (why := self.served.late(pod))
+            if (why := self.served.late(pod) or self._unconfirmed(pod))
             and not self._server.only_refuses(router_group(namespace, pod.status.pod_ip))
         ]
         self._catch_up()
         if self._live.table.fronts(namespace) is not self.table.fronts(namespace):
             late.append("the last change is not published yet")
         return late
+
+    def _unconfirmed(self, pod: Pod) -> str:
+        """Why a router that answers what is wanted may be about to serve something else first: as far as it is connected here."""
+        group = router_group(pod.metadata.namespace, pod.status.pod_ip)
+        return (
+            f"router {pod.metadata.name} has not confirmed the last change" if self._server.unconfirmed(group) else ""
+        )
 
     def refusals(self, namespace: str) -> list[tuple[str, Refusal]]:
         """What routers refuse to serve, with the router's name, as far as they are connected to this manager."""
@@ -173,7 +180,10 @@ class Publisher:
 
     def _publish(self, since: float) -> None:
         self._catch_up()
-        self.table = self._live.table
+        before, self.table = self.table, self._live.table
+        for namespace in before.namespaces.keys() | self.table.namespaces.keys():
+            if before.fronts(namespace) is not self.table.fronts(namespace):
+                self.served.changed(namespace)
         touched, self._touched = self._touched, set()
         renewed, self._renewed = self._renewed, set()
         changed = self._translation.update(self._world, self.table, self.held(), touched)

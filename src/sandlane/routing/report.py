@@ -16,7 +16,7 @@ from sandlane.routing.overrides import shard_of
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.table import Backend, Door, Override
 from sandlane.routing.turning import is_right, is_turned
-from sandlane.world.records import Sandbox, Service
+from sandlane.world.records import Service
 from sandlane.world.world import World
 
 Callback = Callable[[str, Key], None]
@@ -45,6 +45,7 @@ class RouteReports:
         self._last: dict[_Owner, RouteReport] = {}
         self._unsettled: set[_Owner] = set()  # what they are told may change without a change of their routes
         self._confirmed: dict[str, frozenset[tuple[Door, Backend]]] = {}
+        self._places: dict[str, set[str]] = {}  # namespaces of what was confirmed last
         publisher.subscribe(self._namespace_changed)
 
     def subscribe(self, callback: Callback) -> None:
@@ -60,7 +61,7 @@ class RouteReports:
             return None
         routing = routing_key(sandbox.metadata.uid, sandbox.spec.routing_key)
         wanted = routes_to(self._world, sandbox, via, self._publisher.held())
-        report = self._report(wanted, routing, via, [sandbox])
+        report = self._report(wanted, routing, via, {sandbox.metadata.namespace})
         return self._note("Sandbox", key, report, wanted=bool(wanted))
 
     def route_group(self, key: Key) -> RouteReport | None:
@@ -76,7 +77,8 @@ class RouteReports:
             for door, override in routes_to(self._world, sandbox, via, self._publisher.held()):
                 wanted.setdefault(door, override)
         routing = routing_key(group.metadata.uid, group.spec.routing_key)
-        report = self._report(list(wanted.items()), routing, via, sandboxes)
+        namespaces = {key.namespace, *group.spec.namespaces, *(each.metadata.namespace for each in sandboxes)}
+        report = self._report(list(wanted.items()), routing, via, namespaces)
         return self._note("RouteGroup", key, report, wanted=bool(wanted))
 
     def _note(self, kind: str, key: Key, report: RouteReport, *, wanted: bool) -> RouteReport:
@@ -89,16 +91,19 @@ class RouteReports:
 
     def _forget(self, kind: str, key: Key) -> None:
         self._confirmed.pop(f"{kind} {key}", None)
+        self._places.pop(f"{kind} {key}", None)
         self._last.pop((kind, key), None)
         self._unsettled.discard((kind, key))
 
-    def _report(self, wanted: list[tuple[Door, Override]], key: str, via: str, sandboxes: list[Sandbox]) -> RouteReport:
+    def _report(self, wanted: list[tuple[Door, Override]], key: str, via: str, own: set[str]) -> RouteReport:
+        """The report of what an object wants, which has routes in its `own` namespaces, or had them before."""
         doors = self._publisher.table.doors
         routes = self._publisher.routes(key)
         in_table = {door.namespace for door, override in routes.items() if override.via == via and door in doors}
-        namespaces = in_table | {sandbox.metadata.namespace for sandbox in sandboxes}
+        namespaces = in_table | own | self._places.get(via, set())
+        some_ready = any(self._publisher.routers(each) for each in namespaces)
         late = [why for namespace in sorted(namespaces) for why in self._late(namespace)]
-        served = bool(in_table) or bool(late and any(self._publisher.routers(each) for each in namespaces))
+        served = bool(in_table) or bool(late and some_ready)
         refused = {door: why for door, _ in wanted if (why := self._refused(door))}
         if refused and len(refused) == len({door for door, _ in wanted}):
             return RouteReport(False, reasons.SERVICE_NOT_ROUTABLE, _sentence(refused.values()), served=served)
@@ -106,12 +111,15 @@ class RouteReports:
         for door, override in routable:
             problem = self._problem(door, override, routes.get(door))
             if problem is not None:
+                self._confirmed.pop(via, None)
                 return RouteReport(False, *problem, served=served)
         if rejected := self._rejected(routable, key, namespaces):
             return RouteReport(False, reasons.ROUTES_REJECTED, rejected, served=served)
         now = frozenset((door, override.backend) for door, override in routable)
-        if routable and late and self._confirmed.get(via) != now:
+        if late and (routable or some_ready) and self._confirmed.get(via) != now:
+            self._confirmed.pop(via, None)  # should they become what they were, that is to be confirmed anew
             return RouteReport(False, reasons.PROGRESSING, "; ".join(late), served=served)
+        self._places[via] = {door.namespace for door, _ in now}
         self._confirmed[via] = now  # what is late from now on is somebody else's change
         told = _sentence([*refused.values(), *(why for door, _ in routable if (why := self._keyless(door)))])
         return RouteReport(True, reasons.SERVICE_NOT_ROUTABLE if told else "", told, served)

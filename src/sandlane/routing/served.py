@@ -45,6 +45,7 @@ class Served:
         self._tell = tell
         self._ask = ask
         self._answers: dict[str, str] = {}  # Pod uid -> digest
+        self._epochs: dict[str, int] = {}  # namespace -> how often its table has changed
         self._problems: dict[str, str] = {}  # Pod uid -> why it could not be asked
         self._following: dict[str, asyncio.Event] = {}  # Pod uid -> ask at once
         self._changed = asyncio.Event()
@@ -57,6 +58,13 @@ class Served:
         if problem := self._problems.get(uid):
             return f"router {name} cannot be asked at port {READY_PORT} what it serves: {problem}"
         return f"router {name} does not serve the last change yet"
+
+    def changed(self, namespace: str) -> None:
+        """Another table is wanted now: what was answered before does not count."""
+        self._epochs[namespace] = self._epochs.get(namespace, 0) + 1
+        for pod in self._routers():
+            if pod.metadata.namespace == namespace:
+                self._answers.pop(pod.metadata.uid, None)
 
     def look(self) -> None:
         """Something has changed: tables, routers, or what one of them has confirmed."""
@@ -109,9 +117,11 @@ class Served:
                 except TimeoutError:
                     delay = min(2 * delay, LONGEST)
                 at_once.clear()
-                before = self.late(pod)
+                before, epoch = self.late(pod), self._epochs.get(namespace)
                 try:
-                    self._answers[uid] = await ask(pod.status.pod_ip)
+                    answer = await ask(pod.status.pod_ip)
+                    if epoch == self._epochs.get(namespace):
+                        self._answers[uid] = answer
                     self._problems.pop(uid, None)
                 except (OSError, TimeoutError) as error:
                     self._answers.pop(uid, None)

@@ -326,6 +326,12 @@ class DeltaStream:
         states = [self._types[each] for each in later if each in self._types]
         return not any(state.outstanding or state.dirty for state in states)
 
+    def has_all(self, *layers: Snapshot) -> bool:
+        """Whether the client has confirmed everything that it is to have; what has to go may still be there."""
+        self._absorb(layers)
+        marked = ROUTES not in self._types or MARK not in self._types[ROUTES].dirty
+        return marked and self._confirmed(layers)
+
     def settled(self, *layers: Snapshot) -> bool:
         """Whether nothing is under way: all is confirmed or refused."""
         self._absorb(layers)

@@ -92,6 +92,10 @@ class XdsServer:
         """Node ids of the clients of a group that do not (yet) hold exactly what is published."""
         return [client.node for client in self.clients(group) if not self._serves(client)]
 
+    def unconfirmed(self, group: str) -> bool:
+        """Whether a client of a group has something (still) to confirm; what only has to go does not count."""
+        return any(not client.stream.has_all(*self._layers(client)) for client in self.clients(group))
+
     def only_refuses(self, group: str) -> bool:
         """Whether the clients of a group have confirmed everything but what they refuse."""
         clients = self.clients(group)
