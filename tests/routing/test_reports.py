@@ -41,9 +41,6 @@ class Served:
     def refusals(self, namespace: str) -> list[tuple[str, Refusal]]:
         return self.refused
 
-    def refusals(self, namespace: str) -> list[Any]:
-        return []
-
     def subscribe(self, callback: Callable[[str], None]) -> None: ...
 
 
