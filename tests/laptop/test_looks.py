@@ -80,8 +80,9 @@ def test_requests_are_read_from_the_end_of_each_piece_of_the_log() -> None:
 def test_lines_say_each_thing_once() -> None:
     """Connected, not connected and why, what does not listen: when it changes, and not again."""
     held = Held("rides", "a", "mine", "eta", (LocalTarget(1, "127.0.0.1", 2),))
+    other = Held("rides", "b", "mine", "routes", ())
     out = io.StringIO()
-    lines = Lines(State([held]), out)
+    lines = Lines(State([held, other]), out)
     for change in (
         {"error": "refused"},
         {"tunnels": {"r0": 2, "r1": 1}},
@@ -96,6 +97,7 @@ def test_lines_say_each_thing_once() -> None:
         lines.changed()
     assert out.getvalue().splitlines() == [
         "rides/a: not connected: refused",
+        "rides/b: not connected: dialling",
         "rides/a: connected: 3 tunnels to 2 servers",
         "rides/a: connected: 3 tunnels to 2 servers; not ready: no router",
         "rides/a: nothing listens at 127.0.0.1:2",

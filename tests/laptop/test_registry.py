@@ -11,7 +11,7 @@ import pytest
 from sandlane.kube.clock import SystemClock
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.inbound import LocalTarget
-from sandlane.laptop.registry import RUNTIME_DIR, entry, records, runtime_dir
+from sandlane.laptop.registry import RUNTIME_DIR, ended, entry, records, runtime_dir
 from sandlane.laptop.state import Held, State
 
 HOLD = """
@@ -51,6 +51,17 @@ def test_what_a_killed_process_leaves_is_removed(folder: Path) -> None:
         process.kill()
         process.wait()
     assert records() == []
+    assert list(folder.iterdir()) == []
+
+
+def test_the_last_words_of_what_has_ended_by_itself_are_told_once(folder: Path) -> None:
+    """They are in its log, which stays until somebody has asked; a living connection's log is left alone."""
+    with entry(SystemClock(), "rides", "mine") as mine:
+        Path(mine.record.log).write_text("connected\nrides/a: another laptop has taken it over\n")
+        assert ended() == []
+    assert records() == []
+    assert [words for _, words in ended()] == ["rides/a: another laptop has taken it over"]
+    assert ended() == []
     assert list(folder.iterdir()) == []
 
 

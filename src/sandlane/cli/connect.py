@@ -145,6 +145,7 @@ async def hold_while(
                     connection.leaving = True
                     await _leave(joining, wanted.keep)
                     await _routes_out(client, clock, () if wanted.keep else held)
+                    mine.forget_log()  # it ends because it was told to
                 working.cancel()
                 holding.cancel()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -14,7 +15,7 @@ import msgspec
 from sandlane.cli.columns import columns
 from sandlane.kube.clock import SystemClock
 from sandlane.laptop.errors import ConnectError
-from sandlane.laptop.registry import Record, records, wait_until_ended
+from sandlane.laptop.registry import Record, ended, records, wait_until_ended
 
 Fail = Callable[[object], NoReturn]
 PATIENCE = 20.0
@@ -25,6 +26,8 @@ def show_connections(output: str, *, fail: Fail) -> None:
     if output not in ("text", "json"):
         fail(f"--output {output}: it must be text or json")
     found = _records(fail)
+    for number, words in ended():
+        print(f"connection {number} has ended: {words}", file=sys.stderr)
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return

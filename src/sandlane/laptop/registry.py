@@ -1,6 +1,7 @@
 """The connections of this user on this machine: a folder each, locked by the process that holds the connection.
 
-A folder whose lock is free belongs to a process that was killed: whoever looks removes it.
+A folder whose lock is free belongs to a process that was killed: whoever looks removes it. The log of a connection in the
+background lies beside its folder, and stays there when the connection has ended by itself, until somebody has been told.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.state import State
 
 RUNTIME_DIR = "SANDLANE_RUNTIME_DIR"
-_LOCK, _RECORD, _LOG = "lock", "connection.json", "log"
+_LOCK, _RECORD, _LOG = "lock", "connection.json", ".log"
 
 
 class Record(msgspec.Struct, rename="camel"):
@@ -65,6 +66,10 @@ class Entry:
         new.write_bytes(msgspec.json.encode(self.record))
         new.rename(self.folder / _RECORD)
 
+    def forget_log(self) -> None:
+        """Nobody has to be told why the connection has ended."""
+        Path(self.record.log).unlink(missing_ok=True)
+
 
 @contextmanager
 def own_folder(prefix: str = "") -> Iterator[Path]:
@@ -85,7 +90,7 @@ def entry(clock: Clock, namespace: str, sandbox: str) -> Iterator[Entry]:
     """The folder of a connection of this process, with a record in it that others can read."""
     with own_folder() as folder:
         pid = os.getpid()
-        record = Record(str(pid), pid, timestamp(clock.now()), namespace, sandbox, str(folder / _LOG))
+        record = Record(str(pid), pid, timestamp(clock.now()), namespace, sandbox, str(folder.with_suffix(_LOG)))
         made = Entry(folder, record)
         made.write(State())
         yield made
@@ -95,6 +100,8 @@ def records() -> list[Record]:
     """The connections that are held now, oldest first. What killed processes have left is removed."""
     found = []
     for folder in sorted(runtime_dir().iterdir()):
+        if folder.suffix == _LOG:
+            continue
         if not _held(folder):
             shutil.rmtree(folder, ignore_errors=True)
             continue
@@ -105,6 +112,17 @@ def records() -> list[Record]:
         except (OSError, msgspec.DecodeError):
             continue  # it is just starting or ending
     return sorted(found, key=lambda record: (record.started_at, record.pid))
+
+
+def ended() -> list[tuple[str, str]]:
+    """Background connections that have ended by themselves since somebody last asked: the id, and the last words."""
+    found = []
+    for log in sorted(runtime_dir().glob(f"*{_LOG}")):
+        if not _held(log.with_suffix("")):
+            words = log.read_text(errors="replace").strip().splitlines()
+            found.append((log.stem, words[-1] if words else "it was killed"))
+            log.unlink(missing_ok=True)
+    return found
 
 
 def wait_until_ended(record: Record, seconds: float, clock: Clock, sleep: Callable[[float], None]) -> bool:

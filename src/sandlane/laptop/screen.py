@@ -35,6 +35,8 @@ class Lines:
 
     def changed(self) -> None:
         """Print what has changed."""
+        if all(held.over for held in self._state.workloads):
+            return  # the command's last words say why
         for held in self._state.workloads:
             text, silent = held.spoken(), list(held.not_listening)
             before, silent_before = self._said.get(held.title, ("", silent))
