@@ -31,6 +31,8 @@ SILENCE = 7.0
 CONNECT_TIMEOUT = 30.0
 """Seconds that a dial may take in all: it may try several ways, and may ask for a certificate first."""
 HANDSHAKE_TIMEOUT = 5.0
+ENVOY_PATIENCE = 3.0
+"""Seconds that a tunnel waits for a local Envoy that is not there: it is started again within a second."""
 FIRST_RETRY = 0.1
 LAST_RETRY = 2.0
 
@@ -214,8 +216,7 @@ class Dialler:
             if first != IDLE_PING:
                 break
             outer.transport.write(first)
-        inner = SpliceEnd()
-        await asyncio.get_running_loop().create_unix_connection(lambda: inner, self._local_socket)
+        inner = await self._to_envoy()
         try:
             outer.join(inner, first)
             ended = {outer.lost, inner.lost}
@@ -228,6 +229,20 @@ class Dialler:
                 raise error
         finally:
             inner.abort()
+
+    async def _to_envoy(self) -> SpliceEnd:
+        """A connection to the local Envoy, also when it is just being started again. Raises `OSError` after a while."""
+        end = self._clock.monotonic() + ENVOY_PATIENCE
+        while True:
+            inner = SpliceEnd()
+            try:
+                await asyncio.get_running_loop().create_unix_connection(lambda inner=inner: inner, self._local_socket)  # type: ignore[misc]
+            except (FileNotFoundError, ConnectionRefusedError):
+                if self._clock.monotonic() > end:
+                    raise
+                await self._clock.sleep(0.02)
+            else:
+                return inner
 
     def _count(self, replica: str, change: int) -> None:
         count = self._held.get(replica, 0) + change
