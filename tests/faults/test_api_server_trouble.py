@@ -30,6 +30,8 @@ OBJECTS = 20
 PER_SECOND = 8.0
 """Requests a second in the mean over the trouble, for two watched kinds and twenty objects; in peace it would be none."""
 
+SLOW = 7.0
+
 Trouble = Callable[[ManualClock, Request], Response | None]
 
 
@@ -73,6 +75,16 @@ def logged_out(clock: ManualClock, request: Request) -> Response | None:
     return failure(401)
 
 
+def slow(clock: ManualClock, request: Request) -> Response | None:
+    """Each answer takes its time (`Line` sees to it)."""
+    return None
+
+
+def hanging(clock: ManualClock, request: Request) -> Response | None:
+    """There is no answer for as long as it is waited for."""
+    return None
+
+
 def well(clock: ManualClock, request: Request) -> Response | None:
     return None
 
@@ -97,18 +109,27 @@ class Line:
     async def send(self, request: Request, *, timeout: float) -> Response:
         """An answer, or trouble."""
         self.requests.append(request)
+        await self._delay(timeout)
         return self.trouble(self._clock, request) or await self._inner.send(request, timeout=timeout)
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float) -> AsyncIterator[Stream]:
         """A watch, or trouble."""
         self.requests.append(request)
+        await self._delay(timeout)
         answer = self.trouble(self._clock, request)
         if answer is not None:
             yield Whole(answer)
             return
         async with self._inner.stream(request, timeout=timeout) as stream:
             yield Cuttable(stream, self._cut, ends=self.closes_watches)
+
+    async def _delay(self, timeout: float) -> None:
+        if self.trouble is slow:
+            await self._clock.sleep(SLOW)
+        elif self.trouble is hanging:
+            await self._clock.sleep(timeout)
+            raise TransportError("no answer in time")
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -182,7 +203,8 @@ class Copier:
 
 
 @pytest.mark.parametrize(
-    "trouble", [away, flapping, busy, busy_and_says_so, broken, forgetful, a_proxy, logged_out, "closes watches"]
+    "trouble",
+    [away, flapping, slow, hanging, busy, busy_and_says_so, broken, forgetful, a_proxy, logged_out, "closes watches"],
 )
 async def test_a_minute_of_trouble(trouble: Trouble | str) -> None:
     """What changed meanwhile is done within two minutes after it, and the request rate stays bounded."""

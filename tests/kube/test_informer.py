@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -338,3 +339,45 @@ async def _outcome(work: Any) -> Any:
         return await work
     except Exception as error:
         return error
+
+
+async def test_one_silent_namespace_is_not_hidden_by_the_others() -> None:
+    """The age of a kind's watches is that of the oldest one; so is the time without an attempt."""
+    world = World(namespaces=("a", "b"))
+    world.server.answer(listing(5), listing(5))
+    busy, silent = world.server.watch(), world.server.watch()
+    async with world.running():
+        for n in range(8):
+            await world.clock.advance(10)
+            busy.send("ADDED", pod(f"p{n}", 10 + n))
+        await settle()
+        assert world.clock.monotonic() - world.informer.last_heard == 80
+        assert world.clock.monotonic() - world.informer.last_attempt == 80
+        silent.send("ADDED", pod("q", 9))
+        await settle()
+        assert world.clock.monotonic() - world.informer.last_heard == 0
+
+
+async def test_the_garbage_collector_rests_while_records_are_made() -> None:
+    """It is off for the initial list; what that left is frozen, and it is on again from then on."""
+    seen: list[bool] = []
+
+    def note(record: Unstructured) -> Unstructured:
+        seen.append(gc.isenabled())
+        return record
+
+    world = World(transform=note)
+    world.cache.tune_collector = True
+    world.server.answer(listing(5, pod("a", 1)))
+    watch = world.server.watch()
+    frozen = gc.get_freeze_count()
+    try:
+        async with world.running():
+            assert seen == [False]
+            assert gc.isenabled()
+            assert gc.get_freeze_count() > frozen
+            watch.send("ADDED", pod("b", 6))
+            await settle()
+            assert seen == [False, True]
+    finally:
+        gc.unfreeze()

@@ -125,6 +125,10 @@ async def test_conversion(served: Served) -> None:
     failed = (await served.ask("/convert", body))[1]["response"]
     assert failed["result"]["status"] == "Failure"
     assert "Other" in failed["result"]["message"]
+    told = served.manager.metrics.text().decode()
+    for code in ("200", "500"):
+        assert f'controller_runtime_webhook_requests_total{{code="{code}",webhook="/convert"}} 1.0' in told
+    assert 'controller_runtime_webhook_requests_in_flight{webhook="/convert"} 0.0' in told
 
 
 async def test_the_bundle_is_injected(served: Served, rig: Any) -> None:

@@ -18,6 +18,7 @@ from sandlane.runtime.owners import controller_reference
 from sandlane.runtime.result import Request, Result
 from sandlane.testing.events import captured_events
 from sandlane.testing.faults import Failure, Schedule, Watching
+from sandlane.testing.garbage import garbage_collection
 from sandlane.testing.harness import Differs, Harness
 
 FINALIZER = "example.com/keep"
@@ -95,6 +96,31 @@ async def test_a_good_controller_passes() -> None:
     assert len(report.writes) == 5
     assert report.world["Secret d/a-secret"]["data"] == {"size": "NA=="}
     assert report.schedules > 40
+
+
+async def test_garbage_is_collected() -> None:
+    """With the garbage collector in the environment, what a deleted object owned goes with it."""
+
+    class Ownerly(Good):
+        """No finalizer: it leaves its Secret to the garbage collector."""
+
+        async def reconcile(self, request: Request) -> Result:
+            """One Secret per guestbook."""
+            book = self.books.get(request)
+            if book is not None:
+                await self.applier.ensure(SECRETS, self.desired(request, book.metadata, "3"), owner=book.metadata)
+            return Result.done()
+
+    row = Harness(
+        Ownerly,
+        objects=[guestbook(), guestbook("b")],
+        steps=[delete],
+        environment=garbage_collection,
+        limit=1,
+    )
+    report = await row.check()
+    assert "Secret d/b-secret" in report.world
+    assert "Secret d/a-secret" not in report.world
 
 
 async def test_deletion_passes_too() -> None:

@@ -97,13 +97,13 @@ class Informer(Generic[R]):
         self.known: Known[R] = Known(resource)
         self.store: Store[R] = self.known.store
         self.synced = asyncio.Event()
-        self.last_heard = clock.monotonic()
-        self.last_attempt = clock.monotonic()
         self.counts = {"lists": 0, "watches": 0, "silent": 0, "undecodable": 0}
         self._client = client
         self._clock = clock
         self._rng = rng
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._heard = dict.fromkeys(self._namespaces, clock.monotonic())
+        self._attempted = dict(self._heard)
         self._waiting_for = set(self._namespaces)
         self._labels, self._fields = label_selector, field_selector
         self._selector = parse_label_selector(label_selector)
@@ -118,6 +118,16 @@ class Informer(Generic[R]):
     def add_handler(self, handler: Handler) -> None:
         """Call `handler` for every change from now on, and at once for what is there already."""
         self.known.add_handler(handler)
+
+    @property
+    def last_heard(self) -> float:
+        """When (by the clock's `monotonic`) the watch that has been silent for longest was heard from."""
+        return min(self._heard.values())
+
+    @property
+    def last_attempt(self) -> float:
+        """When the watch that has done nothing for longest was heard from or asked anew."""
+        return min(max(self._heard[each], self._attempted[each]) for each in self._namespaces)
 
     # -- writes of our own ------------------------------------------------------------------------------
 
@@ -172,7 +182,7 @@ class Informer(Generic[R]):
 
         while True:
             for action in todo:
-                self.last_attempt = self._clock.monotonic()
+                self._attempted[namespace] = self._clock.monotonic()
                 match action:
                     case Pause(failures, seconds):
                         pause = min(FIRST_PAUSE * 2 ** min(failures - 1, 20), LAST_PAUSE)
@@ -276,7 +286,7 @@ class Informer(Generic[R]):
             ) as lines:
                 async for line in lines:
                     dog.feed()
-                    self.last_heard = self._clock.monotonic()
+                    self._heard[namespace] = self._clock.monotonic()
                     event = _event.decode(line)
                     if event.type == "ERROR":
                         status = msgspec.json.decode(event.object)
@@ -327,7 +337,7 @@ class Informer(Generic[R]):
     def _complete(self, namespace: str | None, present: set[Key], version: str, *, force: bool = False) -> None:
         """A whole list at `version` is in the store."""
         self.known.complete(namespace, present, version, force=force)
-        self.last_heard = self._clock.monotonic()
+        self._heard[namespace] = self._clock.monotonic()
         self._reach(namespace, version)
         self._waiting_for.discard(namespace)
         if not self._waiting_for:

@@ -34,6 +34,8 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 
 
 class Page(msgspec.Struct):
+    """A page as the server sends it."""
+
     metadata: _ListMeta
     items: list[msgspec.Raw] | None = None
 

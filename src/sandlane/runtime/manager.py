@@ -99,7 +99,7 @@ class Manager:
         found = [problem for controller in self._controllers for problem in controller.stuck()]
         now = self.clock.monotonic()
         for informer in self.cache.informers():
-            idle = now - max(informer.last_heard, informer.last_attempt)
+            idle = now - informer.last_attempt
             if idle > NO_ATTEMPT:
                 found.append(f"watch of {informer.resource.plural}: no attempt for {idle:.0f} s")
         return found

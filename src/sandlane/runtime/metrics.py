@@ -97,6 +97,13 @@ class Metrics(Collector):
         self.webhook_requests = self.tally(
             ("controller_runtime_webhook_requests_total",), "Webhook calls.", ("webhook", "code")
         )
+        self.webhooks_in_flight = Tally()
+        self.gauge(
+            "controller_runtime_webhook_requests_in_flight",
+            "Webhook calls under way.",
+            "webhook",
+            lambda: {path: count for (path,), count in self.webhooks_in_flight.counts.items()},
+        )
         self.webhook_times = self.timing(("controller_runtime_webhook_latency_seconds",), "Webhook calls.", by_webhook)
         self.leader = Gauge(
             "leader_election_master_status", "1 while this manager is the leader.", ["name"], registry=self.registry

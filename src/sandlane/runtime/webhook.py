@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,10 @@ def certificates_for(manager: Manager, *, secret: str, names: Iterable[str]) -> 
     if folder := manager.options.webhook_cert_dir:
         return FileCertificates(Path(folder), manager.clock)
     return SecretCertificates(manager.client, manager.clock, namespace=manager.namespace, name=secret, names=names)
+
+
+class _Outcome(msgspec.Struct):
+    code: int = 200
 
 
 class WebhookServer:
@@ -233,42 +237,54 @@ class WebhookServer:
         self, path: str, answer: Callable[[AdmissionRequest], Awaitable[Object]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(http: web.Request) -> web.StreamResponse:
-            started, code = self._manager.clock.monotonic(), 200
-            try:
-                request = read_admission(await http.read())
+            with self._counted(path) as outcome:
+                try:
+                    request = read_admission(await http.read())
+                except ReviewError as error:
+                    outcome.code = 400
+                    return web.Response(status=400, text=str(error))
                 with structlog.contextvars.bound_contextvars(webhook=path, request=request.uid):
                     try:
                         async with asyncio.timeout(DEADLINE):
-                            body = await answer(request)
+                            return _json(await answer(request))
                     except Denied as error:
-                        body = deny(request.uid, error)
+                        return _json(deny(request.uid, error))
                     except Exception as error:  # the boundary to a handler's code
-                        code = 500
+                        outcome.code = 500
                         log.error("webhook_failed", error=repr(error), exc_info=error)
-                        body = deny(
-                            request.uid, Denied(f"the webhook failed: {error!r}", reason="InternalError", code=500)
-                        )
-            except ReviewError as error:
-                code = 400
-                return web.Response(status=400, text=str(error))
-            finally:
-                self._manager.metrics.webhook_requests.add(path, str(code))
-                self._manager.metrics.webhook_times.add(self._manager.clock.monotonic() - started, path)
-            return _json(body)
+                        failed = Denied(f"the webhook failed: {error!r}", reason="InternalError", code=500)
+                        return _json(deny(request.uid, failed))
 
         return handle
 
     async def _convert(self, http: web.Request) -> web.StreamResponse:
+        with self._counted("/convert") as outcome:
+            try:
+                request = read_conversion(await http.read())
+            except ReviewError as error:
+                outcome.code = 400
+                return web.Response(status=400, text=str(error))
+            with structlog.contextvars.bound_contextvars(webhook="/convert", request=request.uid):
+                try:
+                    objects = [self._converted(obj, request.desired) for obj in request.objects]
+                except Exception as error:  # the boundary to a converter's code
+                    outcome.code = 500
+                    log.error("conversion_failed", error=repr(error), exc_info=error)
+                    return _json(not_converted(request.uid, str(error)))
+            return _json(converted(request.uid, objects))
+
+    @contextmanager
+    def _counted(self, path: str) -> Iterator[_Outcome]:
+        """Count a call: how many are under way, how it ended, and the seconds that it took."""
+        metrics, clock, outcome = self._manager.metrics, self._manager.clock, _Outcome()
+        started = clock.monotonic()
+        metrics.webhooks_in_flight.add(path)
         try:
-            request = read_conversion(await http.read())
-        except ReviewError as error:
-            return web.Response(status=400, text=str(error))
-        try:
-            objects = [self._converted(obj, request.desired) for obj in request.objects]
-        except Exception as error:  # the boundary to a converter's code
-            log.error("conversion_failed", request=request.uid, error=repr(error), exc_info=error)
-            return _json(not_converted(request.uid, str(error)))
-        return _json(converted(request.uid, objects))
+            yield outcome
+        finally:
+            metrics.webhooks_in_flight.add(path, count=-1)
+            metrics.webhook_requests.add(path, str(outcome.code))
+            metrics.webhook_times.add(clock.monotonic() - started, path)
 
     def _converted(self, obj: Object, desired: str) -> Object:
         if obj["apiVersion"] == desired:
