@@ -26,12 +26,12 @@ from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions
-from sandlane.routing.tunnels import ANY, ROUTER_PAIR, TRUST
+from sandlane.routing.tunnels import ANY, ROUTER_PAIR, TRUST, Held
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.result import Request, Result
 from sandlane.runtime.signing import KeyPair
-from sandlane.tunnel.authority import Authority, load_authority
+from sandlane.tunnel.authority import PAIR_LIFE, Authority, load_authority
 from sandlane.tunnel.bootstrap import NODE_CLUSTER, ServerOptions
 from sandlane.tunnel.identity import Claim
 from sandlane.tunnel.publish import server_resources, tls_pair, trust
@@ -46,6 +46,7 @@ from sandlane.tunnel.resources import (
     tunnel_service,
 )
 from sandlane.tunnel.routes import Holder, Holders
+from sandlane.tunnel.watch import Tunnels as Seen
 from sandlane.tunnel.watch import TunnelWatch
 from sandlane.world.records import LocalWorkload, Pod
 from sandlane.world.world import SELECTORS, World
@@ -78,12 +79,13 @@ class Tunnels:
         self._tunnel = ServerOptions(workers=1, loopback=not options.xds_host.startswith("127."))
         self._closed: set[str] = set()
         self._published: Holders = {}
+        self._watching = False
         self._applier = Applier(manager.client, manager.cache)
         self._pair: KeyPair | None = None
         self._changed = asyncio.Event()
         self.watch = TunnelWatch(manager.clock, self._servers, self._claims, self._tunnel.ingress_port)
         self.watch.subscribe(lambda uid: publisher.refresh())
-        publisher.held = lambda: {**self.watch.held, ANY: frozenset(self._servers())}
+        publisher.held = self._held
         manager.cache.informer(LOCAL_WORKLOADS, LocalWorkload).add_handler(lambda change: self._changed.set())
         manager.cache.informer(PODS, Pod, label_selector=SELECTORS["pods"]).add_handler(self._pod_changed)
         manager.add_runnable(self.run)
@@ -92,9 +94,11 @@ class Tunnels:
 
     def observed(self, uid: str) -> Observed:
         """The tunnels of the client that holds a LocalWorkload."""
-        tunnels = self.watch.tunnels.get(uid)
+        tunnels = self._tunnels().get(uid)
         if tunnels is None:
             return Observed()
+        if not self._watching:
+            return Observed(tunnels.count, len(self._servers()), tunnels.remote_address)
         return Observed(tunnels.count, len(self.watch.held.get(uid, ())), tunnels.remote_address)
 
     def close(self, uid: str) -> bool:
@@ -114,24 +118,52 @@ class Tunnels:
         while not len(self._world.local_workloads):
             self._changed.clear()
             await self._changed.wait()
-        await self._manager.leading.wait()
-        self.authority = authority = await load_authority(
-            self._manager.client, self._manager.namespace, self._clock.now()
-        )
-        self._pair = authority.server_pair(self._clock.now())
-        routers = authority.router_pair(self._clock.now())
-        self._publisher.secrets = {
-            SECRETS: {ROUTER_PAIR: tls_pair(ROUTER_PAIR, routers), TRUST: trust(authority.ca.certificate)}
-        }
-        self._publisher.refresh()
+        self.authority = authority = await self._load()
+        self._published = self._holders()
+        self.watch.seed(dict.fromkeys(self._tunnels(), frozenset(self._servers())), self._tunnels())
+        self._watching = True
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew(authority), name="certificates")
             tasks.create_task(self.watch.run(authority), name="tunnel watch")
             while True:
                 self._changed.clear()
                 self._published = holders = self._holders()
-                resources = server_resources(holders, self._tunnel, self._pair, authority.ca.certificate)
-                self._server.publish(NODE_CLUSTER, resources)
+                if self._pair is not None:
+                    resources = server_resources(holders, self._tunnel, self._pair, authority.ca.certificate)
+                    self._server.publish(NODE_CLUSTER, resources)
                 await self._changed.wait()
+
+    async def _load(self) -> Authority:
+        """The authority, which the leader makes."""
+        while True:
+            client, leading = self._manager.client, self._manager.leading
+            found = await load_authority(client, self._manager.namespace, self._clock.now(), make=leading.is_set())
+            if found is not None:
+                return found
+            await self._clock.sleep(0.5)
+
+    async def _renew(self, authority: Authority) -> None:
+        """Certificates for tunnel servers and routers, long before the last ones end."""
+        while True:
+            self._pair = authority.server_pair(self._clock.now())
+            routers = tls_pair(ROUTER_PAIR, authority.router_pair(self._clock.now()))
+            self._publisher.secrets = {SECRETS: {ROUTER_PAIR: routers, TRUST: trust(authority.ca.certificate)}}
+            self._publisher.refresh()
+            self._changed.set()
+            await self._clock.sleep(PAIR_LIFE.total_seconds() / 3)
+
+    def _held(self) -> Held:
+        """Who is connected where. Before the servers have been asked for the first time: as it is written in status, so that a
+        manager that starts changes nothing."""
+        servers = frozenset(self._servers())
+        held = self.watch.held if self._watching else dict.fromkeys(self._tunnels(), servers)
+        return {**held, ANY: servers}
+
+    def _tunnels(self) -> dict[str, Seen]:
+        if self._watching:
+            return self.watch.tunnels
+        connections = ((local.metadata.uid, local.status.connection) for local in self._world.local_workloads)
+        return {uid: Seen(found.tunnels, found.remote_address) for uid, found in connections if found and found.tunnels}
 
     def _holders(self) -> Holders:
         """Of every LocalWorkload; one that is being deleted keeps its own until its routes are out."""

@@ -41,14 +41,15 @@ class Authority:
         return make_pair(self.ca, subject_of(name), [x509.DNSName(name)], [SERVER, CLIENT], now, PAIR_LIFE)
 
 
-async def load_authority(client: Client, namespace: str, now: datetime) -> Authority:
-    """The authority in the Secret, made if there is none; replicas that race agree on the first."""
+async def load_authority(client: Client, namespace: str, now: datetime, *, make: bool = True) -> Authority | None:
+    """The authority in the Secret, made if there is none (with `make`; else None); replicas that race agree on the first."""
     for _ in range(3):
         try:
             secret = await client.get(SECRETS, SECRET, namespace)
             return Authority(_read(secret))
         except NotFound:
-            pass
+            if not make:
+                return None
         ca = make_ca("sandlane-tunnel", now)
         encoded = {"ca.crt": ca.certificate, "ca.key": ca.key}
         secret = {

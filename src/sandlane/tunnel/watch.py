@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 PERIOD = 0.25
 TIMEOUT = 1.0
+DAY = 86_400.0
 LOST_AFTER = 3
 """Readings in a row without a tunnel (or without an answer) after which a server counts as not holding one: so a laptop whose tunnel
 broke may dial again before anything else is done about it."""
@@ -76,13 +77,22 @@ class TunnelWatch:
         """Call `listener` with a uid whenever what it holds has changed."""
         self._listeners.append(listener)
 
+    def seed(self, held: Mapping[str, frozenset[str]], tunnels: Mapping[str, Tunnels]) -> None:
+        """What held before this process started, until the servers have been asked."""
+        self.held, self.tunnels = dict(held), dict(tunnels)
+
     async def run(self, authority: Authority) -> None:
         """Ask until cancelled."""
-        context = _client_context(authority, self._clock)
-        connector = aiohttp.TCPConnector(ssl=context, limit=0)
+        while True:
+            await self._ask_for_a_day(authority)
+
+    async def _ask_for_a_day(self, authority: Authority) -> None:
+        """With one certificate, which is good for longer."""
+        connector = aiohttp.TCPConnector(ssl=_client_context(authority, self._clock), limit=0)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        end = self._clock.monotonic() + DAY
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            while True:
+            while self._clock.monotonic() < end:
                 servers = self._servers()
                 answers = await asyncio.gather(*(self._ask(session, server) for server in servers))
                 self.take(dict(zip(servers, answers, strict=True)))
