@@ -39,7 +39,7 @@ def test_connected_at_once_and_gone_after_a_while() -> None:
     made.take({"a": HERE, "b": {}})
     assert made.held == {UID: frozenset({"a"})}
     for _ in range(LOST_AFTER - 1):
-        made.take({"a": None, "b": {}})
+        made.take({"a": {}, "b": None})
         assert made.held == {UID: frozenset({"a"})}
     made.take({"a": {}, "b": {}})
     assert made.held == {}

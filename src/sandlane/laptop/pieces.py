@@ -7,7 +7,7 @@ from typing import Any
 Config = dict[str, Any]
 
 TYPE = "type.googleapis.com/envoy.extensions."
-KEEPALIVE = {"interval": "2s", "timeout": "2s"}
+KEEPALIVE = {"interval": "2s", "timeout": "4s"}
 UNLIMITED = {
     "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 1_000_000)]
 }

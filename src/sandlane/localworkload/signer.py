@@ -84,7 +84,8 @@ class TunnelSigner:
         lifetime = min(timedelta(seconds=seconds), LONGEST) if seconds else DEFAULT_LIFETIME
         certificate = authority.sign_laptop(pem, self._clock.now(), lifetime)
         obj["status"] = {**(obj.get("status") or {}), "certificate": base64.b64encode(certificate).decode()}
-        await self._client.replace(CERTIFICATE_SIGNING_REQUESTS, obj, subresource="status")
+        signed = await self._client.replace(CERTIFICATE_SIGNING_REQUESTS, obj, subresource="status")
+        self._cache.observe(CERTIFICATE_SIGNING_REQUESTS, signed)
         log.info("tunnel_certificate_signed", name=request.name, user=spec.get("username"))
         return Result.done()
 
@@ -148,4 +149,6 @@ class TunnelSigner:
         }
         conditions = [*((obj.get("status") or {}).get("conditions") or []), condition]
         obj = {**obj, "status": {**(obj.get("status") or {}), "conditions": conditions}}
-        return await self._client.replace(CERTIFICATE_SIGNING_REQUESTS, obj, subresource="approval")
+        decided = await self._client.replace(CERTIFICATE_SIGNING_REQUESTS, obj, subresource="approval")
+        self._cache.observe(CERTIFICATE_SIGNING_REQUESTS, decided)
+        return decided

@@ -52,7 +52,7 @@ _TYPE = "type.googleapis.com/envoy.extensions."
 _UNLIMITED = {
     "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 1_000_000)]
 }
-_KEEPALIVE = {"interval": "2s", "timeout": "2s"}
+_KEEPALIVE = {"interval": "2s", "timeout": "4s"}
 
 
 class ServerOptions(msgspec.Struct, frozen=True):

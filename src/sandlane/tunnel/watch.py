@@ -25,11 +25,13 @@ from sandlane.tunnel.identity import Claim
 log = structlog.get_logger(__name__)
 
 PERIOD = 0.25
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 DAY = 86_400.0
 LOST_AFTER = 3
-"""Readings in a row without a tunnel (or without an answer) after which a server counts as not holding one: so a laptop whose tunnel
-broke may dial again before anything else is done about it."""
+"""Readings in a row without a tunnel after which a server counts as not holding one: so a laptop whose tunnel broke may dial again
+before anything else is done about it."""
+SILENT_AFTER = 5
+"""The same for a server that does not answer: routers go on to the next one by themselves, and a busy machine is no lost laptop."""
 _GAUGE = re.compile(rf"^{STAT_PREFIX}\.worker_\d+\.cluster\.([0-9a-f]+)\.([0-9a-f-]+)@(.*): (\d+)$", re.MULTILINE)
 
 
@@ -113,7 +115,7 @@ class TunnelWatch:
                     at.add(server)
                     continue
                 missed[claim, server] = count = self._missed.get((claim, server), 0) + 1
-                if count < LOST_AFTER and server in self.held.get(uid, ()):
+                if count < (SILENT_AFTER if reading is None else LOST_AFTER) and server in self.held.get(uid, ()):
                     at.add(server)
             if at:
                 held[uid] = frozenset(at)

@@ -46,7 +46,7 @@ def tunnel_cluster(backend: TunnelBackend) -> Config:
         "explicit_http_config": {
             "http2_protocol_options": {
                 "allow_connect": True,
-                "connection_keepalive": {"interval": "2s", "timeout": "2s"},
+                "connection_keepalive": {"interval": "2s", "timeout": "4s"},
             }
         },
     }
