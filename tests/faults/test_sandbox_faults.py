@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from sandlane.api.crd import definitions
+from sandlane.api.labels import SANDBOX
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.resource import DEPLOYMENTS, SANDBOXES, Object
+from sandlane.kube.resource import DEPLOYMENTS, SANDBOXES, SERVICES, Object
 from sandlane.testing.harness import Harness, Step
 from support.sandboxes import NAMESPACE, PretendDeployments, build, deployment, fork, sandbox, service
 
@@ -39,7 +40,48 @@ async def delete_baseline(client: Client) -> None:
     await client.delete(DEPLOYMENTS, "route", NAMESPACE)
 
 
+async def redeploy_baseline(client: Client) -> None:
+    """Somebody deletes the baseline and makes another one of the same name."""
+    await client.delete(DEPLOYMENTS, "route", NAMESPACE)
+    await client.create(DEPLOYMENTS, deployment(minReadySeconds=3))
+
+
+async def fork_of(client: Client) -> Object:
+    """The only fork's Deployment."""
+    live = (await client.list(DEPLOYMENTS, NAMESPACE, label_selector=f"{SANDBOX}=new-eta")).items
+    assert len(live) == 1
+    return live[0]
+
+
+async def meddle(client: Client) -> None:
+    """Somebody edits the fork and adds to it, and deletes its Service."""
+    name = (await fork_of(client))["metadata"]["name"]
+    patch = {"metadata": {"labels": {"stranger": "x"}}, "spec": {"replicas": 5}}
+    await client.patch(DEPLOYMENTS, name, patch, namespace=NAMESPACE)
+    for each in (await client.list(SERVICES, NAMESPACE, label_selector=f"{SANDBOX}=new-eta")).items:
+        await client.delete(SERVICES, each["metadata"]["name"], NAMESPACE)
+
+
+async def disown(client: Client) -> None:
+    """Somebody takes the fork's Deployment for theirs."""
+    patch = [{"op": "remove", "path": "/metadata/ownerReferences"}]
+    name = (await fork_of(client))["metadata"]["name"]
+    await client.patch(DEPLOYMENTS, name, patch, namespace=NAMESPACE, patch_type=PatchType.JSON)
+
+
+async def strip_finalizer(client: Client) -> None:
+    """Somebody takes our finalizer off a sandbox that lives on."""
+    await client.patch(SANDBOXES, "new-eta", {"metadata": {"finalizers": []}}, namespace=NAMESPACE)
+
+
+async def open_service(client: Client) -> None:
+    """The owner of the Service adds a port."""
+    ports = [{"name": "http", "port": 80, "targetPort": "http"}, {"name": "admin", "port": 81, "targetPort": 9000}]
+    await client.patch(SERVICES, "route", {"spec": {"ports": ports}}, namespace=NAMESPACE)
+
+
 BASE = (*definitions(), deployment(), service(), deployment("driver"), service("driver"))
+BAD = {"op": "replace", "path": "/spec/none", "value": 1}
 LOCAL = {"name": "laptop", "from": {"name": "driver"}, "mappings": [{"port": 8083, "to": "localhost:1"}]}
 ROWS: dict[str, list[Step]] = {
     "one-fork": [create(sandbox("new-eta", fork(images=[{"image": "rides/route:2"}])))],
@@ -50,15 +92,25 @@ ROWS: dict[str, list[Step]] = {
     "baseline-rolled": [create(sandbox()), roll_baseline],
     "baseline-deleted": [create(sandbox()), delete_baseline],
     "refused-then-right": [create(sandbox("new-eta", fork() | {"preservedLabels": ["app"]})), change(forks=[fork()])],
+    "baseline-made-again": [create(sandbox()), redeploy_baseline],
+    "service-changed": [create(sandbox()), open_service],
+    "drift": [create(sandbox()), meddle],
+    "not-owned": [create(sandbox()), disown],
+    "finalizer-taken-off": [create(sandbox()), strip_finalizer],
+    "patch-that-does-not-fit": [create(sandbox()), change(forks=[fork(patch={"type": "json", "value": [BAD]})])],
+    "resumed": [create(sandbox("new-eta", fork(), suspended=True)), change(suspended=False)],
     "local": [create(sandbox("new-eta", fork(), local=[LOCAL]))],
 }
+
+
+SCHEDULES = 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 async def test_ends_in_the_same_world(row: str) -> None:
     """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
-    harness = Harness(build, objects=BASE, steps=ROWS[row], environment=PretendDeployments, limit=24)
+    harness = Harness(build, objects=BASE, steps=ROWS[row], environment=PretendDeployments, limit=SCHEDULES)
     report = await harness.check()
     assert report.writes or row == "nothing"
 
