@@ -107,6 +107,13 @@ class Harness:
             await self.try_schedule(schedule, first.world)
         return Report(first.world, [_describe(r.method, r.target) for r in writes], calls, len(schedules) + 1)
 
+    async def undisturbed(self) -> World:
+        """The world after all steps when nothing goes wrong. Raises `Differs` when a second run writes."""
+        run = await self._run(Schedule())
+        if run.second_writes:
+            raise Differs(f"the second run wrote: {run.second_writes}\n{run.log}")
+        return run.world
+
     async def try_schedule(self, schedule: Schedule, expected: World) -> None:
         """Run one schedule (again). Raises `Differs` when it does not lead to the expected world."""
         run = await self._run(schedule)
