@@ -97,17 +97,11 @@ def test_the_cluster_is_told_apart_from_what_is_wrong_before_connecting(
 
 
 def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, cluster: Laptop) -> None:
-    """With nothing exposed, by port-forward; a killed connection leaves no Envoy; the next one joins, and cleans up."""
-    cluster.done(
-        "create",
-        "role",
-        "forward",
-        "-n",
-        "sandlane-system",
-        "--verb=list,get,create",
-        "--resource=pods,pods/portforward",
-    )
-    cluster.done("create", "rolebinding", "forward", "-n", "sandlane-system", "--role=forward", "--user=dev")
+    """With nothing exposed, by port-forward, for who may do that; a killed connection leaves no Envoy behind."""
+    said = dev.sandlane("connect", "near-drivers", "-w", "eta", "-p", "8084", "--transport", "port-forward", code=1)
+    assert "you may not get pods/portforward in namespace sandlane-system" in said
+    namespace = ("-n", "sandlane-system")
+    cluster.done("create", "rolebinding", "forward", *namespace, "--role=sandlane-port-forward", "--user=dev")
     spec = {"sandbox": "near-drivers", "from": {"kind": "Deployment", "name": "eta"}}
     items: list[dict[str, Any]] = [
         HEAD

@@ -49,6 +49,7 @@ class Wanted(msgspec.Struct, frozen=True):
     file: Path | None = None
     workload: str = ""
     ports: tuple[str, ...] = ()
+    tcp: tuple[str, ...] = ()
     namespace: str = ""
     on_disconnect: str = "Fail"
     transport: Transport = Transport.AUTO
@@ -59,7 +60,7 @@ def connect(wanted: Wanted, kubeconfig: Path | None, data_dir: Path | None, *, d
     """Connect until Ctrl-C, or in the background."""
     if bool(wanted.sandbox) == bool(wanted.file):
         fail("say which Sandbox, or give a file with -f: `sandlane connect SANDBOX` or `sandlane connect -f FILE`")
-    if wanted.file and (wanted.workload or wanted.ports):
+    if wanted.file and (wanted.workload or wanted.ports or wanted.tcp):
         fail("--workload and --port go with a Sandbox's name; with -f the file says it")
     if detach and DETACHED not in os.environ:
         return _start_detached(fail, with_input=str(wanted.file) == "-")
@@ -169,6 +170,7 @@ async def _join(client: Client, clock: Clock, joining: Joining, wanted: Wanted, 
         held = await joining.documents(read_documents(text, str(wanted.file), namespace))
     else:
         targets = [parse_mapping(text) for text in wanted.ports]
+        targets += [parse_mapping(text, all_connections=True) for text in wanted.tcp]
         held = await joining.sandbox(namespace, wanted.sandbox, wanted.workload, targets, wanted.on_disconnect)
     for joined in held:
         say(f"LocalWorkload {joined}: {joined.workload} for sandbox {joined.sandbox}")

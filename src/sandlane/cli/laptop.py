@@ -21,6 +21,10 @@ ContainerOption = Annotated[str, typer.Option("--container", "-c", help="Which c
 PortOption = Annotated[
     list[str] | None, typer.Option("--port", "-p", help="PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT.")
 ]
+TcpOption = Annotated[
+    list[str] | None,
+    typer.Option("--tcp", help="The same for plain TCP, which carries no key: everybody's connections."),
+]
 TransportOption = Annotated[str, typer.Option("--transport", help="auto, direct or port-forward.")]
 
 
@@ -42,6 +46,7 @@ def connect(
     ] = None,
     workload: Annotated[str, typer.Option("--workload", "-w", help="The Deployment to stand in for.")] = "",
     port: PortOption = None,
+    tcp: TcpOption = None,
     namespace: ContextNamespaceOption = "",
     on_disconnect: Annotated[str, typer.Option("--on-disconnect", help="Fail, Baseline or Hold.")] = "Fail",
     transport: TransportOption = "auto",
@@ -57,9 +62,8 @@ def connect(
     set_up_logging("console", "error")
     if on_disconnect not in ("Fail", "Baseline", "Hold"):
         fail(f"--on-disconnect {on_disconnect}: it must be Fail, Baseline or Hold")
-    wanted = Wanted(
-        sandbox, file, workload, tuple(port or ()), namespace, on_disconnect, _transport(transport), keep=keep
-    )
+    ports = (tuple(port or ()), tuple(tcp or ()))
+    wanted = Wanted(sandbox, file, workload, *ports, namespace, on_disconnect, _transport(transport), keep=keep)
     connect(wanted, kubeconfig, data_dir, detach=detach, fail=fail)
 
 
@@ -93,6 +97,7 @@ def run(
     ] = False,
     connect: Annotated[bool, typer.Option("--connect", help="Also `sandlane connect`, as long as it runs.")] = False,
     port: PortOption = None,
+    tcp: TcpOption = None,
     transport: TransportOption = "auto",
     data_dir: DataDirOption = None,
     kubeconfig: KubeconfigOption = None,
@@ -105,9 +110,8 @@ def run(
     set_up_logging("console", "error")
     if connect and not sandbox:
         fail("--connect needs a sandbox: name it with --sandbox")
-    wanted = Wanted(
-        sandbox, None, workload, tuple(port or ()), namespace, transport=_transport(transport)
-    )  # fmt: skip
+    ports = (tuple(port or ()), tuple(tcp or ()))
+    wanted = Wanted(sandbox, None, workload, *ports, namespace, transport=_transport(transport))
     seen = Seen(sandbox, workload, container, namespace)
     raise typer.Exit(
         run(

@@ -22,6 +22,7 @@ RBAC = "rbac.authorization.k8s.io"
 SECRETS = (AUTHORITY, CERTIFICATE, f"{WEBHOOK_SERVICE}-certificate")
 """In our own namespace, beside the tunnel servers' certificate."""
 CONNECT = "sandlane-connect"
+FORWARD = "sandlane-port-forward"
 _OURS = ("localworkloads", "routegroups", "sandboxes")
 _WATCH = ("list", "watch")
 
@@ -86,6 +87,8 @@ def rights(namespace: str) -> list[Object]:
     edit = [_rule("sandlane.dev", _OURS, ("create", "delete", "deletecollection", "patch", "update"))]
     edit += [_rule("sandlane.dev", ("localworkloads",), ("connect",))]
     connect = [_rule("certificates.k8s.io", ("certificatesigningrequests",), ("create", "get"))]
+    # For users, bound by nobody but who installs: laptops that reach the tunnel servers by port-forward.
+    forward = [_rule("", ("pods",), ("list",)), _rule("", ("pods/portforward",), ("create", "get"))]
     return [
         {
             "apiVersion": "v1",
@@ -101,6 +104,7 @@ def rights(namespace: str) -> list[Object]:
         _role("ClusterRole", "sandlane-edit", edit, labels=_gathered("edit", "admin")),
         _role("ClusterRole", CONNECT, connect),
         _role("Role", CONNECT, readable, namespace),
+        _role("Role", FORWARD, forward, namespace),
         _binding("Role", CONNECT, everybody, namespace),
     ]
 

@@ -18,6 +18,7 @@ from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import Forbidden, KubeError, NotFound
 from sandlane.kube.resource import LOCAL_WORKLOADS, Object
+from sandlane.laptop.checks import Right, forbidden
 from sandlane.laptop.credentials import Credentials
 from sandlane.laptop.dialler import Connect, Dialler, Refused, TunnelState
 from sandlane.laptop.directory import find_directory
@@ -93,11 +94,12 @@ class Connection:
                 tasks.create_task(self._look(), name="listening"),
             ]
             directory = await find_directory(self._client, self._clock)
-            self._ways = Ways(self._client, directory, self._transport, tasks)
-            await envoy.ready()
+            self._ways = Ways(self._client, self._clock, directory, self._transport, tasks)
+            if self._ways.order() == [Transport.PORT_FORWARD]:
+                await self._may_forward(directory.namespace)
             holding = [
                 tasks.create_task(
-                    self._hold(joined, held, directory.ca, directory.replicas, each.socket), name=str(joined)
+                    self._hold(joined, held, directory.ca, directory.replicas, each.socket, envoy), name=str(joined)
                 )
                 for joined, held, each in zip(self._workloads, self.state.workloads, inbound, strict=True)
             ]
@@ -106,11 +108,21 @@ class Connection:
                 each.cancel()
         raise ConnectError("\n".join(f"{held.title}: {held.over}" for held in self.state.workloads))
 
-    async def _hold(self, joined: Joined, held: Held, ca: str, replicas: int, socket: str) -> None:
+    async def _may_forward(self, namespace: str) -> None:
+        """Raises `ConnectError` when the only way to the tunnel servers is one that the user may not go."""
+        wanted = [
+            Right("list", "pods", "", namespace),
+            Right("get", "pods", "", namespace, subresource="portforward"),
+        ]
+        if problems := await forbidden(self._client, wanted):
+            raise ConnectError("\n".join(["the tunnel servers are reached by port-forward only:", *problems]))
+
+    async def _hold(self, joined: Joined, held: Held, ca: str, replicas: int, socket: str, envoy: Envoy) -> None:
         """One LocalWorkload, until it is lost."""
         credentials = Credentials(self._client, self._clock, self._rng, joined.uid, ca)
         try:
             await self._first_certificate(held, credentials)
+            await envoy.ready()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(credentials.keep())
                 tasks.create_task(self._follow(joined, held, credentials.session))

@@ -30,12 +30,18 @@ async def find_directory(client: Client, clock: Clock) -> Directory:
     """Read the directory, waiting for it to be made. Raises `ConnectError`."""
     end = clock.monotonic() + PATIENCE
     while clock.monotonic() < end:
-        if (found := await _directory(client)) is not None:
-            return directory_of(found)
+        if (found := await read_directory(client)) is not None:
+            return found
         await clock.sleep(0.1)
     raise ConnectError(
         f"the cluster has made no tunnel servers within {PATIENCE:.0f} s: is Sandlane's manager running? (see its log)"
     )
+
+
+async def read_directory(client: Client) -> Directory | None:
+    """The directory, or None when it is not there or may not be read. Raises `KubeError`."""
+    found = await _directory(client)
+    return None if found is None else directory_of(found)
 
 
 def directory_of(obj: Object) -> Directory:

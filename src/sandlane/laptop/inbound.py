@@ -34,11 +34,12 @@ _NOT_LISTENING_TEXT = "the laptop is connected, but no process there takes conne
 
 
 class LocalTarget(msgspec.Struct, frozen=True):
-    """A container port of the baseline, and the address on the laptop that stands in for it."""
+    """A container port of the baseline, and the address on the laptop that stands in for it; `all_connections`: of everybody."""
 
     port: int
     host: str
     to_port: int
+    all_connections: bool = False
 
     @property
     def to(self) -> str:

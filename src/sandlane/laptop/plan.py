@@ -39,15 +39,15 @@ class Joined(msgspec.Struct, frozen=True):
         return f"{self.namespace}/{self.name}"
 
 
-def parse_mapping(text: str) -> LocalTarget:
+def parse_mapping(text: str, *, all_connections: bool = False) -> LocalTarget:
     """`8083`, `8083=9000` or `8083=localhost:9000`. Raises `BadMapping`."""
     port, equals, to = text.partition("=")
     host, _, number = (to if equals else port).rpartition(":")
     if not _is_port(port) or not _is_port(number):
         raise BadMapping(
-            f"--port {text}: it must be PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT, with ports from 1 to 65535"
+            f"--{'tcp' if all_connections else 'port'} {text}: it must be PORT, PORT=LOCAL_PORT or PORT=HOST:LOCAL_PORT, with ports from 1 to 65535"
         )
-    return LocalTarget(int(port), local_host(host), int(number))
+    return LocalTarget(int(port), local_host(host), int(number), all_connections)
 
 
 def _is_port(text: str) -> bool:
@@ -66,7 +66,8 @@ def joined(obj: Object, override: Sequence[LocalTarget] = ()) -> Joined:
     own = {}
     for mapping in spec.get("mappings") or ():
         host, _, port = mapping["to"].rpartition(":")
-        own[mapping["port"]] = LocalTarget(mapping["port"], local_host(host), int(port))
+        everybody = bool(mapping.get("allConnections"))
+        own[mapping["port"]] = LocalTarget(mapping["port"], local_host(host), int(port), everybody)
     for target in override:
         if target.port not in own:
             ports = ", ".join(map(str, sorted(own))) or "none"
@@ -107,7 +108,10 @@ def new_local_workload(
             "name the workload and its ports, for example "
             f"`sandlane connect {sandbox} --workload {workload or 'routes'} --port 8083=localhost:8083`"
         )
-    mappings = [{"port": target.port, "to": target.to} for target in targets]
+    mappings = [
+        {"port": target.port, "to": target.to} | ({"allConnections": True} if target.all_connections else {})
+        for target in targets
+    ]
     return {
         "apiVersion": API_VERSION,
         "kind": "LocalWorkload",

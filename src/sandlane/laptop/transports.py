@@ -13,18 +13,21 @@ from enum import StrEnum
 
 from sandlane.api.labels import TUNNEL
 from sandlane.kube.client import Client
+from sandlane.kube.clock import Clock
 from sandlane.kube.errors import KubeError
 from sandlane.kube.resource import PODS, Key
 from sandlane.laptop.dialler import HANDSHAKE_TIMEOUT, Connect, check_name, direct
-from sandlane.laptop.directory import Directory
+from sandlane.laptop.directory import Directory, read_directory
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.forward import Forwarder
 from sandlane.laptop.splice import SpliceEnd
 from sandlane.tunnel.bootstrap import SERVER_NAME, ServerOptions
 
 Context = Callable[[], ssl.SSLContext]
-DIRECT_SECONDS = 2.0
+DIRECT_SECONDS = 1.5
 """How long `auto` waits for the published address while it has not worked yet."""
+LOOK_AGAIN = 10.0
+"""Seconds of no success after which the servers' address is asked for again."""
 
 
 class Transport(StrEnum):
@@ -38,42 +41,67 @@ class Transport(StrEnum):
 class Ways:
     """The ways to the tunnel servers, shared by all diallers of this laptop. `used` says which one worked last."""
 
-    def __init__(self, client: Client, directory: Directory, wanted: Transport, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, directory: Directory, wanted: Transport, tasks: asyncio.TaskGroup
+    ) -> None:
         if wanted is Transport.DIRECT and not directory.host:
             raise ConnectError(
                 "the cluster publishes no address of its tunnel servers: use --transport port-forward, or publish one"
             )
-        published = [Transport.DIRECT] if directory.host and wanted is not Transport.PORT_FORWARD else []
-        self._order = published + ([] if wanted is Transport.DIRECT else [Transport.PORT_FORWARD])
+        self._wanted = wanted
         self._client = client
+        self._clock = clock
         self._directory = directory
+        self._asked = clock.monotonic()
         self._forwarder = Forwarder(client, tasks)
         self._turn = 0
         self.used = ""
 
+    def order(self) -> list[Transport]:
+        """The ways to try, in order."""
+        ways = [self._wanted]
+        if self._wanted is Transport.AUTO:
+            published = [Transport.DIRECT] if self._directory.host else []
+            ways = sorted([*published, Transport.PORT_FORWARD], key=lambda way: way != self.used)
+        return ways
+
     def connect(self, context: Context) -> Connect:
         """A dial: by the way that worked last, then by the other one. It raises `ConnectionError` when none works."""
-        directory = self._directory
-        dial: dict[Transport, Connect] = {
-            Transport.DIRECT: direct(directory.host, directory.port, context, SERVER_NAME),
-            Transport.PORT_FORWARD: lambda: self._through_api(context),
-        }
 
         async def connect() -> SpliceEnd:
             failures = []
-            for way in list(self._order):
+            ways = self.order()
+            for way in ways:
+                seconds = HANDSHAKE_TIMEOUT if way == self.used or way == ways[-1] else DIRECT_SECONDS
                 try:
-                    async with asyncio.timeout(HANDSHAKE_TIMEOUT if way == self.used else DIRECT_SECONDS * 2):
-                        end = await dial[way]()
+                    async with asyncio.timeout(seconds):
+                        end = await self._dial(way, context)
                 except (OSError, TimeoutError) as error:
-                    failures.append(f"{way}: {error or 'no answer in time'}")
+                    failures.append(f"{way}: {str(error) or 'no answer in time'}")
                     continue
                 self.used = way
-                self._order.sort(key=lambda each: each != way)
                 return end
+            await self._look_again()
             raise ConnectionError("; ".join(failures))
 
         return connect
+
+    async def _dial(self, way: Transport, context: Context) -> SpliceEnd:
+        if way is Transport.PORT_FORWARD:
+            return await self._through_api(context)
+        return await direct(self._directory.host, self._directory.port, context, SERVER_NAME)()
+
+    async def _look_again(self) -> None:
+        """The servers may have another address by now."""
+        if self._clock.monotonic() - self._asked < LOOK_AGAIN:
+            return
+        self._asked = self._clock.monotonic()
+        try:
+            found = await read_directory(self._client)
+        except KubeError:
+            return  # the next dial says what is wrong
+        if found is not None and (found.host or self._wanted is not Transport.DIRECT):
+            self._directory = found
 
     async def _through_api(self, context: Context) -> SpliceEnd:
         """Servers in turn, so that all of them are reached."""
