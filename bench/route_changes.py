@@ -234,9 +234,21 @@ async def disturb(scene: Scene, pause: float) -> None:
             await scene.kubectl("rollout", "restart", "deployment/sandlane-router", "-n", NAMESPACE)
             await scene.kubectl("rollout", "status", "deployment/sandlane-router", "-n", NAMESPACE, "--timeout=60s")
         else:
-            state = json.loads((scene.folder / "run" / "status.json").read_text())
-            os.kill(next(each["pid"] for each in state["processes"] if each["name"] == "manager"), signal.SIGKILL)
+            killed = manager(scene.folder)["pid"]
+            os.kill(killed, signal.SIGKILL)
+            # A cluster has two managers; here there is none for a moment, and nobody may apply a turned Service then.
+            end = time.monotonic() + PATIENCE
+            while (now := manager(scene.folder)).get("pid") in (killed, None) or not now.get("ready"):
+                if time.monotonic() > end:
+                    raise Misrouted("the manager does not come back")
+                await asyncio.sleep(0.1)
         scene.tell(f"{what}: done")
+
+
+def manager(folder: Path) -> dict[str, Any]:
+    """What is known of the manager's process."""
+    processes = json.loads((folder / "run" / "status.json").read_text())["processes"]
+    return next(each for each in processes if each["name"] == "manager")
 
 
 # -- the whole --------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ class Served:
         self.table = build(world)
         self._overrides = overrides(world)
         self.late: list[str] = []
+        self.obstacles: dict[str, str] = {}
+        self.contested: dict[Key, str] = {}
         self.refused: list[tuple[str, Refusal]] = []
 
     def routes(self, key: str) -> dict[Door, Override]:

@@ -98,6 +98,10 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     """A query parameter that carries a routing key, where no header does."""
     router_access_log: str = "failures"
     """Which requests routers write a line about: none | failures | overrides | all."""
+    router_settle_seconds: int = 5
+    """From the deletion of a router until nobody sends it new connections: as long as endpoints take to get around."""
+    router_drain_seconds: int = 20
+    """How long connections of a router that is going, or of a Service that is given back, may go on."""
     router_certificate_in_environment: bool = False
     """Where Pods can mount nothing: routers are started again when their certificate is renewed."""
     install: bool = False
@@ -192,11 +196,14 @@ def stop_when_uninstalled(manager: Manager) -> None:
 def register(manager: Manager, options: Options) -> None:
     """Give the manager all controllers of the product."""
     world = World.from_cache(manager.cache)
-    server = XdsServer(XdsMetrics(manager.metrics, manager.clock))
-    publisher = Publisher(manager.cache, world, server, manager.clock, door_options(options))
+    server = XdsServer(XdsMetrics(manager.metrics, manager.clock), drain=options.router_drain_seconds)
+    publisher = Publisher(
+        manager.cache, world, server, manager.clock, door_options(options), settle=options.router_settle_seconds
+    )
     reports = RouteReports(world, publisher)
     manager.add_runnable(lambda: publisher.run(manager.ready))
     manager.add_runnable(publisher.served.run)
+    manager.add_runnable(publisher.departures.run)
     feed = Feed(manager.cache, world, manager.clock, lambda: publisher.held())
     _serve_routes(manager, feed, options)
     if options.xds_bind_address:
@@ -208,6 +215,8 @@ def register(manager: Manager, options: Options) -> None:
             options.router_image,
             options.router_replicas,
             certificate_in_environment=options.router_certificate_in_environment,
+            settle=options.router_settle_seconds,
+            drain=options.router_drain_seconds,
         )
         identities = Identities(manager.client, manager.clock, certificates)
         RoutingController(manager, world, publisher, router, identities).setup_with_manager(manager)

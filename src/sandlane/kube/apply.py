@@ -72,7 +72,8 @@ class Applier:
     ) -> Applied:
         """Make the cluster hold `desired`; fields that strangers added are removed.
 
-        With an `owner`, an object that it does not control is left alone: raises `NotOwned`. With a
+        With an `owner`, an object that it does not control is left alone: raises `NotOwned`; so is, without one, an
+        object that somebody controls, or that we have never applied. With a
         `resource_version`, a write happens only if the object still has it: raises `Conflict`.
         """
         key = key_of(desired)
@@ -136,11 +137,16 @@ class Applier:
             return None
 
     def _check(self, resource: Resource, key: Key, live: Object, owner: ObjectMeta | None) -> None:
-        if owner is None:
-            return
         references = live["metadata"].get("ownerReferences") or ()
         holder = next((reference for reference in references if reference.get("controller")), None)
-        if holder is None or holder["uid"] != owner.uid:
+        if owner is None:
+            fields = live["metadata"].get("managedFields") or ()
+            right = holder is None and any(
+                entry.get("manager") == self._manager and entry.get("operation") == "Apply" for entry in fields
+            )
+        else:
+            right = holder is not None and holder["uid"] == owner.uid
+        if not right:
             raise NotOwned(resource, key, f"{holder['kind']} {holder['name']}" if holder else "")
 
     async def _strip(self, resource: Resource, key: Key, live: Object, foreign: list[str]) -> Object:

@@ -22,6 +22,7 @@ from sandlane.kube.resource import (
     Key,
 )
 from sandlane.routing.build import ALWAYS, listeners, mode, not_routable
+from sandlane.routing.contests import COMPLAIN, GIVE_UP, WINDOW, Contests, last_writer
 from sandlane.routing.identities import RENEWAL, Identities
 from sandlane.routing.names import ROUTER as ROUTER_NAME
 from sandlane.routing.names import ROUTER_SECRET, SHADOW_OF, router_identity, shadow_name
@@ -31,7 +32,7 @@ from sandlane.routing.turning import Patch, is_right, is_turned, turn, turn_back
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.recorder import WARNING
-from sandlane.runtime.result import Request, Result, TransientError
+from sandlane.runtime.result import Request, Result
 from sandlane.world.records import Deployment, LocalWorkload, Pod, Sandbox, Service
 from sandlane.world.world import SELECTORS, World, ours
 
@@ -39,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 WAIT = 1.0
 """Seconds until a step that waits for a router is looked at again, if no change wakes it before."""
+IN_THE_WAY = 10.0
+"""Seconds until it is looked whether a stranger's object is gone that has the name of one of ours."""
+FIELD_MANAGER = "sandlane"
 DRAIN = 5.0
 """Seconds between turning a Service back and taking its listeners away."""
 
@@ -60,6 +64,7 @@ class RoutingController:
         self._applier = Applier(manager.client, manager.cache)
         self._turned_back: dict[Key, float] = {}
         self._allocating = asyncio.Lock()
+        self._contests = Contests(manager.clock)
 
     def setup_with_manager(self, manager: Manager) -> Controller:
         """Say who wakes it."""
@@ -85,7 +90,8 @@ class RoutingController:
     async def reconcile(self, request: Request) -> Result:
         """Drive one Service to where its requests should go."""
         service = self._world.services.get(request)
-        if service is None or service.metadata.deleting or ours(service):
+        if service is None or service.metadata.deleting or ours(service) or self._ending(request.namespace):
+            self._contests.forget(request)
             return Result.done()
         original = self._world.original(service)
         problem = not_routable(original)
@@ -93,10 +99,15 @@ class RoutingController:
         if problem and is_turned(service):
             self._recorder.event(SERVICES, service.metadata, reasons.SERVICE_NOT_ROUTABLE, problem, kind=WARNING)
         if not wanted:
+            self._contests.forget(request)
             return await self._release(service)
+        if left := self._left_to_owner(service):
+            return await self._leave(service, left)
         remembered = listeners(self._world, service)
         ports = [port.port for port in original.spec.ports]
-        await self._ensure(request.namespace)
+        if in_the_way := await self._ensure(request.namespace):
+            self._recorder.event(SERVICES, service.metadata, reasons.NOT_OWNED, in_the_way, kind=WARNING)
+            return Result.requeue_after(IN_THE_WAY)
         async with self._allocating:  # two Services must not be given the same router port
             allocated = allocate(ports, remembered, self._taken(service))
             shadow = shadow_service(service, original, allocated)
@@ -109,6 +120,8 @@ class RoutingController:
             self._recorder.event(SERVICES, service.metadata, reasons.ROUTES_REJECTED, refused, kind=WARNING)
         if is_turned(service) and is_right(service, allocated):
             return Result.requeue_after(RENEWAL)
+        if is_turned(service):
+            return await self._repair(service, allocated)
         if waiting := self._not_ready(service, allocated):
             log.debug("turn_waits", service=str(request), why=waiting)
             return Result.requeue_after(WAIT)
@@ -122,8 +135,55 @@ class RoutingController:
             return True
         return self._publisher.has_overrides(service.metadata.key)
 
+    def _ending(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted: nothing can be made there, and nothing has to be undone."""
+        found = self._world.namespaces.get(Key("", namespace))
+        return found is not None and (found.metadata.deleting or found.status.phase == "Terminating")
+
+    async def _repair(self, service: Service, allocated: dict[int, int]) -> Result:
+        """Somebody wrote a turned Service, and the webhook was not asked: until it is put right it may select nobody.
+
+        What has no door yet is given back to its owner at once, and turned again when it has one.
+        """
+        key = service.metadata.key
+        live = await self._client.get(SERVICES, key.name, key.namespace)
+        writer = last_writer(live, FIELD_MANAGER) or "somebody"
+        if self._no_doors(service, allocated):
+            await self._patch(service, turn_back(service.object(), allocated))
+            return Result.requeue_after(WAIT)
+        await self._patch(service, turn(service.object(), allocated))
+        count = self._contests.repaired(key, writer)
+        log.info("repaired", service=str(key), writer=writer, count=count)
+        if count >= COMPLAIN:
+            message = f"{writer} wrote its selector or ports {count} times within {WINDOW:.0f} s; each time it was turned again"
+            self._recorder.event(SERVICES, service.metadata, reasons.SERVICE_CONTESTED, message, kind=WARNING)
+        return Result.requeue_after(0.0 if count >= GIVE_UP else RENEWAL)
+
+    def _left_to_owner(self, service: Service) -> float:
+        """Seconds for which a contested Service is left alone; it is in the reports of whoever wants it routed."""
+        manager, left = self._contests.lost_to(service.metadata.key)
+        self._publisher.contested[service.metadata.key] = manager
+        if not left:
+            del self._publisher.contested[service.metadata.key]
+        return left
+
+    async def _leave(self, service: Service, seconds: float) -> Result:
+        """Give a contested Service back and let it be."""
+        if is_turned(service):
+            manager = self._publisher.contested[service.metadata.key]
+            message = f"it is left to {manager} for {seconds:.0f} s: requests go to the baseline, whatever their keys"
+            self._recorder.event(SERVICES, service.metadata, reasons.SERVICE_CONTESTED, message, kind=WARNING)
+            await self._patch(service, turn_back(service.object(), listeners(self._world, service)))
+        return Result.requeue_after(seconds)
+
     def _not_ready(self, service: Service, allocated: dict[int, int]) -> str:
         """Why the Service cannot be turned yet; empty when every router serves its doors."""
+        if missing := self._no_doors(service, allocated):
+            return missing
+        return self._refused(service.metadata.key) or "; ".join(self._publisher.behind(service.metadata.namespace))
+
+    def _no_doors(self, service: Service, allocated: dict[int, int]) -> str:
+        """Why there is not a door for each port of a Service in the published table; empty when there is."""
         if listeners(self._world, service) != allocated:
             return "its shadow is not seen yet"
         namespace, name = service.metadata.key
@@ -132,9 +192,7 @@ class RoutingController:
             for front in self._publisher.table.of_namespace(namespace)
             if front.door.service == name
         }
-        if fronts != allocated:
-            return "its doors are not in the table yet"
-        return self._refused(service.metadata.key) or "; ".join(self._publisher.behind(namespace))
+        return "" if fronts == allocated else "its doors are not in the table yet"
 
     def _refused(self, service: Key) -> str:
         """What routers refuse of a Service's configuration; they keep the last good one."""
@@ -145,15 +203,18 @@ class RoutingController:
             if refusal.name.startswith(of)
         )
 
-    async def _ensure(self, namespace: str) -> None:
-        """The namespace's router. Raises `TransientError` when a stranger has its name."""
+    async def _ensure(self, namespace: str) -> str:
+        """The namespace's router. Says what is in the way when a stranger has one of its names."""
         try:
             secret = Key(namespace, ROUTER_SECRET)
             certificate = await self._identities.ensure(secret, router_identity(namespace), ROUTER_PODS)
             await self._applier.ensure(DEPLOYMENTS, router_deployment(namespace, self._options, certificate))
             await self._applier.ensure(POD_DISRUPTION_BUDGETS, router_budget(namespace))
         except NotOwned as error:
-            raise TransientError(str(error)) from error
+            self._publisher.obstruct(namespace, str(error))
+            return str(error)
+        self._publisher.obstruct(namespace, "")
+        return ""
 
     async def _fail_open(self, service: Service, allocated: dict[int, int]) -> Result:
         """No router is ready: the baseline must go on without it."""
@@ -195,7 +256,9 @@ class RoutingController:
         """Write the Service as it was computed. Raises `Conflict` when somebody was faster."""
         namespace, name = service.metadata.key
         try:
-            written = await self._client.patch(SERVICES, name, patch, namespace=namespace, patch_type=PatchType.JSON)
+            written = await self._client.patch(
+                SERVICES, name, patch, namespace=namespace, patch_type=PatchType.JSON, field_manager=FIELD_MANAGER
+            )
         except Invalid as error:
             raise Conflict(409, "Conflict", str(error), {}) from error  # the version test of the patch failed
         self._cache.observe(SERVICES, written)

@@ -26,7 +26,9 @@ from sandlane.kube.resource import (
     SERVICES,
     Key,
 )
+from sandlane.routing.departures import Departures
 from sandlane.routing.envoy.delta import LISTENER, Refusal
+from sandlane.routing.envoy.digest import DIGEST
 from sandlane.routing.envoy.listeners import DoorOptions
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.envoy.translate import Changes, Translation
@@ -57,8 +59,16 @@ class Publisher:
     """The live route table."""
 
     def __init__(
-        self, cache: Cache, world: World, server: XdsServer, clock: Clock, options: DoorOptions | None = None
+        self,
+        cache: Cache,
+        world: World,
+        server: XdsServer,
+        clock: Clock,
+        options: DoorOptions | None = None,
+        *,
+        settle: float = 0.0,
     ) -> None:
+        """`settle`: seconds from a router's deletion until nobody sends it new connections."""
         self.table = RouteTable()
         self._world = world
         self._server = server
@@ -74,6 +84,12 @@ class Publisher:
         """Set once a table of the whole world is published: nobody may be served before."""
         self._groups: dict[str, str] = {}  # xDS group -> namespace
         self._addresses: dict[str, dict[str, str]] = {}  # namespace -> address of a router -> xDS group
+        self.departures = Departures(clock, settle, self._router_goes)
+        """Routers that are going; to be run beside this."""
+        self.obstacles: dict[str, str] = {}
+        """By namespace: why its router cannot be made; known to the leader."""
+        self.contested: dict[Key, str] = {}
+        """Services that are left to a field manager for a while; known to the leader."""
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
         self._listeners: list[Callable[[str], None]] = []
@@ -104,7 +120,7 @@ class Publisher:
 
     def routers(self, namespace: str) -> list[Pod]:
         """The ready routers of a namespace."""
-        return [pod for pod in self._world.routers(namespace) if pod.ready]
+        return [pod for pod in self._world.routers(namespace) if pod.ready and not pod.metadata.deleting]
 
     def behind(self, namespace: str) -> list[str]:
         """Why the routers of a namespace do not all serve the table as it is now; empty when they do.
@@ -119,6 +135,9 @@ class Publisher:
             for pod in routers
             if (why := self.served.late(pod) or self._unconfirmed(pod))
             and not self._server.only_refuses(router_group(namespace, pod.status.pod_ip))
+        ]
+        late += [
+            why for pod in self._world.routers(namespace) if pod.metadata.deleting and (why := self._unconfirmed(pod))
         ]
         self._catch_up()
         if self._live.table.fronts(namespace) is not self.table.fronts(namespace):
@@ -162,6 +181,12 @@ class Publisher:
         changed, self._changed = self._changed, set()
         self._live.update(self._world, changed, self.held())
 
+    def obstruct(self, namespace: str, why: str) -> None:
+        """Note why a namespace's router cannot be made; an empty text: it can."""
+        if self.obstacles.get(namespace, "") != why:
+            self.obstacles[namespace] = why
+            self._tell(namespace)
+
     def refresh(self) -> None:
         """Publish again, because something beside the world has changed."""
         self._dirty.set()
@@ -204,9 +229,12 @@ class Publisher:
     def _send(self, namespace: str, changes: Changes, since: float) -> None:
         """Give the routers of a namespace what they should have."""
         before, now = self._addresses.pop(namespace, {}), dict[str, str]()
+        closed: set[str] = set()
         for pod in self._world.routers(namespace):
-            if (address := pod.status.pod_ip) and not pod.metadata.deleting:
+            if address := pod.status.pod_ip:
                 now[address] = router_group(namespace, address)
+                if self.departures.closed(pod):
+                    closed.add(address)
         for address in before.keys() - now.keys():
             self._groups.pop(before[address], None)
             self._translation.forget(namespace, address)
@@ -222,7 +250,8 @@ class Publisher:
             self._server.publish(layer, self._translation.shared(namespace), since=since)
         for address, group in now.items():
             self._groups[group] = namespace
-            own = {LISTENER: self._translation.listeners(namespace, address)}
+            doors = self._translation.listeners(namespace, address)
+            own = {LISTENER: {DIGEST: doors[DIGEST]} if address in closed else doors}
             self._server.publish(group, {**own, **self.secrets}, since=since)
 
     def _owners_at(self, services: set[Key]) -> set[str]:
@@ -246,10 +275,16 @@ class Publisher:
 
     def _pod_changed(self, change: Change[Pod]) -> None:
         pod = change.new or change.old
+        if change.new is None and change.old is not None:
+            self.departures.forget({change.old.metadata.uid})
         if pod is not None and ROUTER in pod.metadata.labels:
             self._renewed.add(change.key.namespace)
             self._dirty.set()
             self.served.look()
+
+    def _router_goes(self, namespace: str) -> None:
+        self._renewed.add(namespace)
+        self._dirty.set()
 
     def _client_changed(self, group: str) -> None:
         namespace = self._groups.get(group)

@@ -163,6 +163,10 @@ class RouteReports:
         service = self._world.services.get(Key(door.namespace, door.service))
         if service is None:
             return None  # it is gone: the sandbox's status will follow
+        if in_the_way := self._publisher.obstacles.get(door.namespace):
+            return reasons.NOT_OWNED, f"namespace {door.namespace} has no router: {in_the_way}"
+        if manager := self._publisher.contested.get(service.metadata.key):
+            return reasons.SERVICE_CONTESTED, f"Service {door.service} is left to {manager}, which keeps writing it"
         front = self._publisher.table.doors.get(door)
         if front is None:
             return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"

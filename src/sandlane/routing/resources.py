@@ -38,6 +38,10 @@ class RouterOptions(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = {}
     certificate_in_environment: bool = False
     """Where Pods can mount nothing."""
+    settle: int = 5
+    """Seconds from the deletion of a router until nobody sends it new connections."""
+    drain: int = 20
+    """Seconds that its connections may go on after that; each answer asks its client to leave."""
 
     def credentials(self, secret: str) -> Credentials:
         """How Pods get the certificate of a Secret."""
@@ -76,7 +80,9 @@ def envoy_deployment(
             "1",
             "--disable-hot-restart",
             "--drain-time-s",
-            "30",
+            str(options.drain),
+            "--drain-strategy",
+            "immediate",
             "--log-level",
             "warning",
             "--file-flush-interval-msec",  # of the access log: `sandlane trace` waits for it
@@ -94,6 +100,8 @@ def envoy_deployment(
             "successThreshold": 1,
             "failureThreshold": 3,
         },
+        # Until the xDS server has closed its doors and its connections have gone: Envoy ends at once when it is told to.
+        "lifecycle": {"preStop": {"sleep": {"seconds": options.settle + options.drain + 1}}},
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -113,7 +121,7 @@ def envoy_deployment(
             "containers": [container],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": 30,
+            "terminationGracePeriodSeconds": options.settle + options.drain + 10,
             "topologySpreadConstraints": [spread],
             "securityContext": {
                 "runAsNonRoot": True,

@@ -81,6 +81,8 @@ def _manager_flags(data: DataDir, settings: Settings) -> list[str]:
         f"--routes-grpc-bind-address={join(settings.manager_routes_grpc)}",
         f"--preview-domain=localhost:{settings.preview[1]}",
         f"--preview-listen={join(settings.preview)}",
+        "--router-settle-seconds=1",
+        "--router-drain-seconds=3",
         # one laptop: a second Envoy would only cost memory
         f"--router-replicas={os.environ.get('SANDLANE_ROUTER_REPLICAS', '1')}",
         "--install",

@@ -232,8 +232,11 @@ class DeltaStream:
             else:
                 state.versions[name] = before
 
-    def respond(self, *layers: Snapshot) -> list[DeltaResponse]:
-        """What may be sent now. Call again after each request and each new snapshot."""
+    def respond(self, *layers: Snapshot, keep: bool = False) -> list[DeltaResponse]:
+        """What may be sent now. Call again after each request and each new snapshot.
+
+        With `keep`, no cluster is taken away yet: connections of listeners that have gone may still use it.
+        """
         self._absorb(layers)
         out: list[DeltaResponse] = []
         held = False
@@ -241,7 +244,7 @@ class DeltaStream:
             state = self._types.get(type_url)
             if state is None or (held and type_url not in (ENDPOINTS, SECRETS)):
                 continue
-            may_remove = type_url not in (CLUSTER, ENDPOINTS) or self._referrers_done(type_url)
+            may_remove = type_url not in (CLUSTER, ENDPOINTS) or (not keep and self._referrers_done(type_url))
             out += self._respond(type_url, state, layers, may_remove)
             # What comes later may refer to these. Endpoints and secrets never wait: a cluster warms only with them.
             if type_url in (CLUSTER, ENDPOINTS):

@@ -18,7 +18,16 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from sandlane.kube.clock import SystemClock
-from sandlane.routing.envoy.delta import KNOWN, DeltaRequest, DeltaResponse, DeltaStream, Encoded, Refusal, Snapshot
+from sandlane.routing.envoy.delta import (
+    KNOWN,
+    LISTENER,
+    DeltaRequest,
+    DeltaResponse,
+    DeltaStream,
+    Encoded,
+    Refusal,
+    Snapshot,
+)
 from sandlane.routing.envoy.identity import identity_in, may_join
 from sandlane.routing.envoy.metrics import XdsMetrics
 from sandlane.runtime.certificates import Certificates, SecretCertificates
@@ -46,6 +55,8 @@ class Client:
     group: str
     stream: DeltaStream = field(default_factory=DeltaStream)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    keep_until: float = 0.0
+    """No cluster is taken away before: connections of a listener that has gone are being drained."""
     behind_since: float | None = None
     """When the first change came that it has not confirmed."""
 
@@ -57,7 +68,9 @@ class XdsServer:
     get, too. It gets nothing before its own group is published.
     """
 
-    def __init__(self, metrics: XdsMetrics | None = None) -> None:
+    def __init__(self, metrics: XdsMetrics | None = None, *, drain: float = 0.0) -> None:
+        """`drain`: seconds that Envoys let connections of a listener go on that is gone; its clusters stay as long."""
+        self._drain = drain
         self._metrics = metrics or XdsMetrics(Metrics(), SystemClock())
         self._connected = 0
         self._metrics.count_streams(lambda: self._connected)
@@ -208,8 +221,12 @@ class XdsServer:
             layers = self._layers(client)
             if not layers:
                 continue
-            for response in client.stream.respond(*layers):
+            now = self._metrics.clock.monotonic()
+            for response in client.stream.respond(*layers, keep=now < client.keep_until):
                 self._metrics.pushed(response.type_url)
+                if self._drain and response.type_url == LISTENER and response.removed:
+                    client.keep_until = now + self._drain
+                    asyncio.get_running_loop().call_later(self._drain, client.wake.set)
                 await context.write(_encode(response))
 
     def _note_confirmed(self, client: Client) -> None:
