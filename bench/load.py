@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
 
@@ -20,13 +21,17 @@ class Load:
     errors: int
 
 
-def wrk(url: str, *, connections: int, seconds: int, headers: dict[str, str] | None = None) -> Load:
-    """Run wrk with one thread. Raises `SystemExit` with what to install when it is not there."""
+def wrk(
+    url: str, *, connections: int, seconds: int, headers: dict[str, str] | None = None, script: Path | None = None
+) -> Load:
+    """Run wrk with one thread, and a script of its own kind. Raises `SystemExit` with what to install when it is not there."""
     if not shutil.which("wrk"):
         raise SystemExit("this benchmark needs wrk: apt-get install wrk")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     for name, value in (headers or {}).items():
         command += ["-H", f"{name}: {value}"]
+    if script is not None:
+        command += ["-s", str(script)]
     out = subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=seconds + 30).stdout
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     socket = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)

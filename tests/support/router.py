@@ -43,6 +43,7 @@ class Router:
         self.log = folder / "router.log"
         self.world, self.live = World(), LiveTable()
         self.secrets: dict[str, bytes] = {}
+        self.pid = 0
         self._xds = xds
         self.translation = Translation(options)
 
@@ -91,6 +92,7 @@ async def router(folder: Path, options: DoorOptions | None = None) -> AsyncItera
                 stdout=log,
                 stderr=log,
             )
+            made.pid = process.pid
             try:
                 yield made
             finally:
