@@ -228,6 +228,18 @@ def base() -> list[tuple[bool, Object]]:
             metadata = _plain("b", name, namespace, labels={"team": "x"})
             sandbox = {"routingKey": f"key-{name}" if namespace == "n" else "", "forks": forks}
             made.append(kind | {"kind": "Sandbox", "metadata": metadata, "spec": sandbox, "status": {"forks": [fork]}})
+        for count, name in enumerate(SANDBOXES):  # no endpoint, one, two
+            own = f"eta-{name}"
+            fork_owner = {**kind, "kind": "Sandbox", "name": name, "uid": "x", "controller": True}
+            metadata = _plain("f", own, namespace, labels={MANAGED_BY: MANAGER}, ownerReferences=[fork_owner])
+            spec = {"selector": {"fork": own}, "ports": [{"name": "http", "port": 80}]}
+            made.append({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+            endpoints = [{"addresses": [f"10.0.0.{each + 1}"], "conditions": {"ready": True}} for each in range(count)]
+            found = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4"}
+            metadata = _plain("e", f"{own}-1", namespace, labels={"kubernetes.io/service-name": own})
+            made.append(
+                found | {"metadata": metadata, "endpoints": endpoints, "ports": [{"name": "http", "port": 8084}]}
+            )
         local = {"sandbox": "b", "from": {"kind": "Deployment", "name": "fare"}}
         local |= {"mappings": [{"port": 8084, "to": "localhost:1"}], "onDisconnect": "Fail"}
         made.append(kind | {"kind": "LocalWorkload", "metadata": _plain("l", "l", namespace), "spec": local})
