@@ -13,7 +13,7 @@ from bench.report import Table
 from support.conformance.cluster import running
 from support.leaders import OPTIONS, contest
 
-ROUNDS = 100
+ROUNDS = 45
 
 
 def run() -> list[Table]:

@@ -9,9 +9,9 @@ import yaml
 from guestbook import GUESTBOOKS, GuestbookController
 
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.resource import DEPLOYMENTS, Object
-from sandlane.testing.events import captured_events
-from sandlane.testing.harness import Harness
+from sandlane.kube.resource import DEPLOYMENTS, Key, Object
+from sandlane.runtime.result import Result
+from sandlane.testing import FakeCluster, Harness, captured_events
 
 CRD = yaml.safe_load((Path(__file__).parent / "crd.yaml").read_text())
 BOOK: Object = {
@@ -20,6 +20,19 @@ BOOK: Object = {
     "metadata": {"name": "visitors", "namespace": "default"},
     "spec": {"size": 2},
 }
+
+
+async def test_one_reconcile() -> None:
+    """A new Guestbook: a Deployment that it owns, as large as it says."""
+    async with FakeCluster.with_objects(CRD, BOOK) as cluster:
+        manager = cluster.manager()
+        controller = GuestbookController(manager)
+        async with cluster.synced(manager):
+            assert await controller.reconcile(Key("default", "visitors")) == Result.done()
+        made = await cluster.client.get(DEPLOYMENTS, "visitors", "default")
+    assert made["spec"]["replicas"] == 2
+    assert [owner["kind"] for owner in made["metadata"]["ownerReferences"]] == ["Guestbook"]
+    assert [request.method for request in cluster.writes] == ["PATCH"]
 
 
 async def pods_become_ready(client: Client) -> None:

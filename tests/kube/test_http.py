@@ -216,6 +216,45 @@ async def test_a_proxy_carries_plain_requests(plain: Backend) -> None:
     assert str(plain.seen[0].url) == "http://api.example:8080/a?b=c"
 
 
+async def test_a_proxy_carries_tls(secure: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By CONNECT, from `proxy-url` or `HTTPS_PROXY`: the server's certificate is checked, for `tls-server-name` too."""
+    asked: list[bytes] = []
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+        port = int(secure.base.rpartition(":")[2])  # the name in the request need not exist here
+        onward = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(pump(reader, onward[1]), pump(onward[0], writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    proxy = await asyncio.start_server(connect, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    known = {"ca": CA.certificate, "token": "good"}
+    config = Config(server="https://api.example:6443", proxy_url=address, **known)
+    assert await get(config, "/a", "/b") == [200, 200]
+    assert set(asked) == {b"CONNECT api.example:6443 HTTP/1.1"}
+    monkeypatch.setenv("https_proxy", address)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    named = Config(server="https://other.example:6443", tls_server_name="api.example", **known)
+    assert await get(named, "/a") == [200]
+    assert asked[-1] == b"CONNECT other.example:6443 HTTP/1.1"
+    with pytest.raises(TransportError, match=r"certificate|hostname|Hostname"):
+        await get(Config(server="https://other.example:6443", **known), "/a")
+    proxy.close()
+    await proxy.wait_closed()
+
+
 async def test_impersonation_and_basic_credentials(plain: Backend) -> None:
     """Each group is a header of its own."""
     plain.accepted = set()

@@ -3,10 +3,15 @@
 async with FakeCluster.with_objects(deployment, service) as cluster:
     await cluster.client.get(DEPLOYMENTS, "route", "rides")
     assert cluster.writes == []
+    manager = cluster.manager()
+    controller = RouteController(manager)
+    async with cluster.synced(manager):
+        await controller.reconcile(Key("rides", "route"))
 """
 
 from __future__ import annotations
 
+import asyncio
 import random  # noqa: TID251 - seeded, for repeatable tests
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +27,8 @@ from sandlane.kube.transport import Request, Response, Stream
 from sandlane.local.apiserver.answers import StreamResponse
 from sandlane.local.apiserver.server import ApiServer
 from sandlane.local.apiserver.store.objects import ObjectStore
+from sandlane.runtime.manager import Manager
+from sandlane.runtime.options import ManagerOptions
 
 Intercept = Callable[[Request], Awaitable[Response | None]]
 """Asked before each request: an answer takes the server's place; raising `TransportError` loses the connection."""
@@ -118,6 +125,19 @@ class FakeCluster:
     ) -> None:
         await self.server.close()
         self.store.close()
+
+    def manager(self, options: ManagerOptions | None = None) -> Manager:
+        """A manager with a client of its own, on this cluster's clock. `run` it, or reconcile by hand under `synced`."""
+        return Manager(self.client.unguarded(), clock=self.clock, rng=self.rng, options=options)
+
+    @asynccontextmanager
+    async def synced(self, manager: Manager) -> AsyncIterator[None]:
+        """The manager's caches are synced and follow meanwhile; its controllers do not run. Raises `TimeoutError`."""
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(manager.cache.run())
+            await manager.cache.wait_synced()
+            yield
+            following.cancel()
 
     async def add(self, obj: Object) -> Object:
         """Create an object with its status, as kubectl and a controller would. Raises `ApiError`."""
