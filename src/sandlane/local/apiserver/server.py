@@ -154,6 +154,8 @@ class ApiServer:
             answer = as_asked(request, await self._handle(request, user))
             if self.definitions.terminating and request.method != "GET":
                 await self.removal.finish_all()
+            if self.definitions.unaccepted and request.method != "GET":
+                await self.removal.pass_names_on()
             return answer
         except StatusError as error:
             return as_asked(request, failure(error))

@@ -160,20 +160,6 @@ def _prefix(rule: names.NameRule) -> names.NameRule:
     return lambda text: rule(text[:-1] + "a" if text.endswith("-") else text)
 
 
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
-
-
-def _dns1035(text: str) -> list[str]:
-    faults = [] if len(text) <= 63 else ["must be no more than 63 characters"]
-    if not _DNS_1035.fullmatch(text):
-        faults.append(
-            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
-            "character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for "
-            f"validation is '{_DNS_1035.pattern}')"
-        )
-    return faults
-
-
 def _of_format(name: str, why: str) -> names.NameRule:
     check = FORMATS[name]
     return lambda text: [] if check(text) else [why]
@@ -182,11 +168,11 @@ def _of_format(name: str, why: str) -> names.NameRule:
 NAMED: dict[str, names.NameRule] = {
     "dns1123Label": names.dns_label,
     "dns1123Subdomain": names.subdomain,
-    "dns1035Label": _dns1035,
+    "dns1035Label": names.dns1035_label,
     "qualifiedName": names.qualified_name,
     "dns1123LabelPrefix": _prefix(names.dns_label),
     "dns1123SubdomainPrefix": _prefix(names.subdomain),
-    "dns1035LabelPrefix": _prefix(_dns1035),
+    "dns1035LabelPrefix": _prefix(names.dns1035_label),
     "labelValue": names.label_value,
     "uri": lambda text: [] if _holds(_url)(text) else ["invalid URI for request"],
     "uuid": _of_format("uuid", "does not match the UUID format"),

@@ -7,13 +7,12 @@ from typing import Any
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.cel.regexes import RegexError, compiled
 from sandlane.local.apiserver.crd.rule_checks import Place, Rules
+from sandlane.local.apiserver.crd.structure_rules import check_node
 from sandlane.local.apiserver.crd.validation import validate
+from sandlane.local.apiserver.crd.version_rules import check_names, check_versions
 from sandlane.local.apiserver.kinds.access import check_webhook_url
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
-from sandlane.local.apiserver.kinds.names import dns_label
 from sandlane.local.apiserver.schema import Schema
-
-_TYPES = ("object", "array", "string", "integer", "number", "boolean")
 
 
 def default_definition(obj: Object) -> None:
@@ -46,16 +45,14 @@ def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> 
     for field in ("plural", "kind"):
         if not names.get(field):
             faults.required(f"spec.names.{field}")
-    for field in ("plural", "singular"):
-        if names.get(field):
-            for detail in dns_label(names[field]):
-                faults.invalid(f"spec.names.{field}", names[field], detail)
+    check_names(faults, obj)
     versions = spec.get("versions") or []
     storing = [version["name"] for version in versions if version.get("storage")]
     if len(storing) != 1:
         faults.invalid("spec.versions", _versions(versions), "must have exactly one version marked as storage version")
         if len(storing) > 1 and not updating:
             faults.invalid("status.storedVersions", storing, "must have exactly one stored version")
+    check_versions(faults, spec)
     _check_conversion(faults, spec)
     schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in versions]
     shared = all(schema == schemas[0] for schema in schemas)  # upstream then checks it once, in another place
@@ -123,21 +120,13 @@ def _versions(versions: list[Object]) -> Any:
 
 
 def _check_schema(faults: Faults, raw: Any, at: str, rules: Rules, place: Place, *, root: bool = False) -> None:
-    """The rules of structural schemas, as far as they protect from surprises."""
+    """A schema and all that is below it."""
     if not isinstance(raw, dict):
         return
-    free = raw.get("x-kubernetes-int-or-string") or raw.get("x-kubernetes-preserve-unknown-fields")
-    if not root and not raw.get("type") and not free:
-        faults.required(f"{at}.type", "must not be empty for specified object fields")
-    if raw.get("type") and raw["type"] not in _TYPES:
-        faults.not_supported(f"{at}.type", raw["type"], _TYPES)
-    if raw.get("type") == "array" and "items" not in raw:
-        faults.required(f"{at}.items", "must be specified")
+    check_node(faults, raw, at, root=root, item=at.endswith(".items"))
     rules.check(raw, at, place, root=root)
     if raw.get("default") is not None:
         faults.errors += validate(raw["default"], Schema(raw), f"{at}.default")
-    if raw.get("x-kubernetes-list-type") == "map":
-        _check_keys(faults, raw, at)
     if "pattern" in raw:
         try:
             compiled(raw["pattern"])
@@ -151,23 +140,6 @@ def _check_schema(faults: Faults, raw: Any, at: str, rules: Rules, place: Place,
         _check_schema(faults, raw["items"], f"{at}.items", rules, place.below(raw, at))
     if isinstance(raw.get("additionalProperties"), dict):
         _check_schema(faults, raw["additionalProperties"], f"{at}.additionalProperties", rules, place.below(raw, at))
-
-
-def _check_keys(faults: Faults, raw: Object, at: str) -> None:
-    """The keys of a list of type map are always there: required, or with a default."""
-    items = raw.get("items") or {}
-    keys = raw.get("x-kubernetes-list-map-keys") or ()
-    if not keys:
-        faults.required(f"{at}.x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map")
-    for key in keys:
-        found = (items.get("properties") or {}).get(key)
-        if found is None:
-            faults.invalid(f"{at}.x-kubernetes-list-map-keys", keys, f"{key} is not a property of the items")
-        elif key not in (items.get("required") or ()) and "default" not in found:
-            detail = (
-                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
-            )
-            faults.required(f"{at}.items.properties[{key}].default", detail)
 
 
 def check_update(faults: Faults, new: Object, old: Object) -> None:

@@ -39,6 +39,8 @@ class Definitions:
         self._served: dict[str, tuple[Resource, ...]] = {}
         self.terminating: dict[StorageKey, str] = {}
         """Definitions that wait for their objects to go."""
+        self.unaccepted: set[str] = set()
+        """Definitions that wait for names that others have."""
         store.on_write.append(self._written)
         for _, stored in store.list(STORAGE):
             self._serve(msgspec.json.decode(stored.data))
@@ -46,6 +48,14 @@ class Definitions:
     def prepare(self, obj: Object) -> None:
         """The status of a new definition."""
         obj["status"] = accepted_status(obj, timestamp(self._clock.now()), self._taken(obj))
+
+    def may_have_its_names(self, obj: Object) -> bool:
+        """Whether a definition that waits for its names can be served now."""
+        return obj["metadata"]["name"] in self.unaccepted and self._taken(obj) is None
+
+    def accept(self, obj: Object) -> None:
+        """The status of a definition whose names are free now."""
+        obj["status"] = accepted_status(obj, timestamp(self._clock.now()))
 
     def follow(self, new: Object, old: Object) -> None:
         """Names and versions of a changed definition."""
@@ -81,6 +91,7 @@ class Definitions:
             return
         if event.after is None:
             self._registry.unregister(*self._served.pop(event.key.name, ()))
+            self.unaccepted.discard(event.key.name)
             for gone in [key for key, name in self.terminating.items() if name == event.key.name]:
                 del self.terminating[gone]
         else:
@@ -90,6 +101,10 @@ class Definitions:
         name = definition["metadata"]["name"]
         conditions = (definition.get("status") or {}).get("conditions") or ()
         established = any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+        if established:
+            self.unaccepted.discard(name)
+        else:
+            self.unaccepted.add(name)
         conversion = None
         if (definition["spec"].get("conversion") or {}).get("strategy") == "Webhook":
             conversion = WebhookConversion(definition, self._caller, self._rng)

@@ -1,4 +1,4 @@
-"""The end of a CustomResourceDefinition: its objects are deleted, and it goes with the last of them."""
+"""The end of a CustomResourceDefinition: its objects are deleted, it goes with the last of them, and others may have its names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandlane.local.apiserver.deleter import Deleter
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.status import StatusError
 from sandlane.local.apiserver.store.objects import ObjectStore
-from sandlane.local.apiserver.writer import Write
+from sandlane.local.apiserver.writer import Compute, Write
 
 
 class Removal:
@@ -46,10 +46,19 @@ class Removal:
             if not self._store.count(storage):
                 await self._finish(name)
 
+    async def pass_names_on(self) -> None:
+        """Accept the definitions that waited for names that nobody has any more."""
+        for name in sorted(self._definitions.unaccepted):
+
+            async def accepted(old: Object) -> Object:
+                if self._definitions.may_have_its_names(old):
+                    self._definitions.accept(old)
+                return old
+
+            await self._modify(name, "status", accepted)
+
     async def _finish(self, name: str) -> None:
         """Take the finalizer off a definition that is going and has no objects left."""
-        definitions = self._registry.get(STORAGE[0], "v1", STORAGE[1])
-        assert definitions is not None
 
         async def finished(old: Object) -> Object:
             if old["metadata"].get("deletionTimestamp") and not self._definitions.objects(old):
@@ -57,10 +66,15 @@ class Removal:
                 old["metadata"]["finalizers"] = kept
             return old
 
+        await self._modify(name, "", finished)
+
+    async def _modify(self, name: str, subresource: str, compute: Compute) -> None:
+        """Change a definition; gone already is fine."""
+        definitions = self._registry.get(STORAGE[0], "v1", STORAGE[1])
+        assert definitions is not None
+        write = Write(definitions, "", name, subresource, "update", "kube-apiserver")
         try:
-            await self._deleter.writer.modify(
-                Write(definitions, "", name, verb="update", manager="kube-apiserver"), finished
-            )
+            await self._deleter.writer.modify(write, compute)
         except StatusError as error:
             if error.reason != "NotFound":
                 raise

@@ -15,6 +15,7 @@ _ALNUM = "must start and end with an alphanumeric character"
 _QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]", re.ASCII)
 _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", re.ASCII)
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+", re.ASCII)
 _PORT_NAME = re.compile(r"[-a-z0-9]+", re.ASCII)
@@ -53,6 +54,18 @@ def subdomain(value: str) -> list[str]:
             "must start and end with an alphanumeric character"
         )
         faults.append(_regex(text, _SUBDOMAIN, "example.com"))
+    return faults
+
+
+def dns1035_label(value: str) -> list[str]:
+    """RFC 1035 label: it starts with a letter."""
+    faults = [] if len(value) <= 63 else [_max(63)]
+    if not _DNS_1035.fullmatch(value):
+        text = (
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
+            "character, and end with an alphanumeric character"
+        )
+        faults.append(_regex(text, _DNS_1035, "my-name", "abc-123"))
     return faults
 
 
