@@ -21,7 +21,15 @@ from sandlane.testing.cluster import FakeCluster
 from sandlane.world.world import decode
 
 LAPTOP = {"sandbox": "a", "from": {"kind": "Deployment", "name": "x"}, "mappings": []}
-SERIES = {"sandboxes", "tunnels", "xds_ack_seconds", "xds_nacks_total", "xds_pushes_total", "xds_streams"}
+SERIES = {
+    "routes_watchers",
+    "sandboxes",
+    "tunnels",
+    "xds_ack_seconds",
+    "xds_nacks_total",
+    "xds_pushes_total",
+    "xds_streams",
+}
 
 
 async def test_the_products_series_are_these() -> None:
@@ -29,7 +37,12 @@ async def test_the_products_series_are_these() -> None:
     async with FakeCluster() as cluster:
         manager = Manager(cluster.client, clock=SystemClock(), rng=random.Random(1))
         before = _names(manager.metrics)
-        register(manager, Options(xds_bind_address="127.0.0.1:18000", allow_unchecked_requesters=True))
+        register(
+            manager,
+            Options(
+                xds_bind_address="127.0.0.1:18000", routes_bind_address="127.0.0.1:0", allow_unchecked_requesters=True
+            ),
+        )
         for name, phase in (("a", "Ready"), ("b", ""), ("c", "Ready")):
             _put(manager, "sandboxes", name, {}, phase)
         _put(manager, "localworkloads", "laptop", LAPTOP, "Connected")

@@ -6,9 +6,9 @@ import pytest
 
 from sandlane.api.crd import definitions
 from sandlane.cli.reading import NotInstalled, read_world
-from sandlane.cli.routes import BadHeader, columns, parse_headers, spoken, table
+from sandlane.cli.routes import BadHeader, answered, columns, of_key, parse_headers, spoken, table
 from sandlane.kube.transport import Request, Response
-from sandlane.routing.explain import explain, find_target
+from sandlane.routing.explain import Answer, KeyAnswer, UnknownTarget, explain, find_target
 from sandlane.routing.key import find_key
 from sandlane.routing.rules import rules
 from sandlane.testing.cluster import FakeCluster
@@ -55,6 +55,37 @@ def test_an_answer_in_words() -> None:
     assert text.startswith("n/eta:80 is served by a/eta-a (1 ready endpoint)\n")
     assert "1. the key key-a comes from the baggage member sandlane-routing-key" in text
     assert "key-b" in text.partition("with another key:")[2]
+
+
+def test_a_key_alone() -> None:
+    """Without a target: whose the key is, and every Service port where it wants something."""
+    world = World.of([*baseline(), *baseline("drivers", turned=False), *sandbox("a"), *sandbox("b", ready=False)])
+    found = answered(world, "", [("baggage", "sandlane-routing-key=key-a")], "", "n")
+    assert isinstance(found, KeyAnswer)
+    text = of_key(found)
+    assert text.startswith("key-a is the key of Sandbox n/a\n")
+    assert "1. the key key-a comes from the baggage member" in text
+    assert "n/eta:80  a/eta-a" in text
+    late = answered(world, "", [], "key-b", "n")
+    assert isinstance(late, KeyAnswer)
+    assert "n/eta:80: fork eta-b was never ready yet" in of_key(late)
+    nobody = answered(world, "", [], "nope", "n")
+    assert isinstance(nobody, KeyAnswer)
+    assert of_key(nobody).startswith("nope is the key of nobody")
+    with pytest.raises(UnknownTarget, match="say what is to be explained"):
+        answered(world, "", [], "", "n")
+
+
+def test_a_preview_address() -> None:
+    """A preview's address means its Service with its key."""
+    endpoints = {"endpoints": [{"name": "web", "target": "http://eta:80"}]}
+    world = World.of([*baseline(), *sandbox("a", defaultRouteGroup=endpoints)])
+    found = answered(world, "http://web--key-a.localhost:17016/x", [], "", "default")
+    assert isinstance(found, Answer)
+    assert (found.namespace, found.service, found.served_by) == ("n", "eta", "a/eta-a")
+    assert found.key_from == "preview address web--key-a"
+    with pytest.raises(UnknownTarget):
+        answered(world, "http://web--other.localhost:17016/x", [], "", "default")
 
 
 async def test_what_is_read() -> None:

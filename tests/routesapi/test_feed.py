@@ -26,7 +26,7 @@ async def test_a_watch_follows() -> None:
         await fed.delete("Sandbox", "b")
         assert await watching.next() == ("REMOVE", "key-b>b/other")
         assert watching.digest == str(Digest(fed.feed.rules(Filter())))
-        assert fed.feed.watchers == 1
+        assert fed.feed.watchers == {"": 1}
 
 
 async def test_filters() -> None:

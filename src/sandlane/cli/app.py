@@ -135,7 +135,9 @@ def routes(
 
 @app.command()
 def explain(
-    target: Annotated[str, typer.Argument(help="A URL, or SERVICE[.NAMESPACE][:PORT].")],
+    target: Annotated[
+        str, typer.Argument(help="A URL, or SERVICE[.NAMESPACE][:PORT]; without: what the key does everywhere.")
+    ] = "",
     header: Annotated[list[str] | None, typer.Option("--header", "-H", help="As curl takes it; repeatable.")] = None,
     key: Annotated[str, typer.Option("--key", help="The routing key, instead of headers.")] = "",
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Default: the context's.")] = "",

@@ -278,6 +278,7 @@ def _serve_routes(manager: Manager, feed: Feed, options: Options) -> None:
     if not options.routes_bind_address and not options.routes_grpc_bind_address:
         return
     manager.add_runnable(lambda: feed.run(manager.ready))
+    manager.metrics.gauge("routes_watchers", "Open watches of the routes API.", "protocol", lambda: feed.watchers)
     auth = PathAuth(manager.client, manager.clock, RULES_PATH).status if options.routes_auth else None
 
     async def over_http() -> None:

@@ -15,10 +15,12 @@ from sandlane.cli.reading import Reading, client_of, config_of, read_world
 from sandlane.kube.config import Config, ConfigError
 from sandlane.kube.errors import KubeError
 from sandlane.local.proxy.ports import first_bindable_port, served_port
+from sandlane.preview.plan import preview_at
 from sandlane.routing.build import build
-from sandlane.routing.explain import Answer, UnknownTarget, explain, find_target
+from sandlane.routing.explain import Answer, KeyAnswer, UnknownTarget, explain, explain_key, find_target
 from sandlane.routing.key import Found, find_key
 from sandlane.routing.rules import Rule, connected, rules
+from sandlane.world.world import World
 
 Fail = Callable[[object], NoReturn]
 
@@ -115,15 +117,43 @@ def show_explanation(
         sent = parse_headers(headers)
         config = config_of(kubeconfig, data_dir)
         reading = read(config, namespace or config.namespace)
-        meant = find_target(reading.world, target, namespace or config.namespace, served)
+        answer = answered(reading.world, target, sent, key, namespace or config.namespace)
     except (BadHeader, ConfigError, KubeError, UnknownTarget) as error:
         fail(error)
-    found = Found(key, "option --key") if key else find_key(sent, meant.path)
-    answer = explain(reading.world, meant, found, connected(reading.world))
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
         return
-    print(spoken(answer))
+    print(spoken(answer) if isinstance(answer, Answer) else of_key(answer))
+
+
+def answered(
+    world: World, target: str, sent: Iterable[tuple[str, str]], key: str, namespace: str
+) -> Answer | KeyAnswer:
+    """Who serves a request to a target; without one, what the key does everywhere. Raises `UnknownTarget`."""
+    held = connected(world)
+    found = Found(key, "option --key") if key else None
+    if not target:
+        found = found or find_key(sent)
+        if found is None:
+            raise UnknownTarget("say what is to be explained: a target, --key, or -H with a header that carries a key")
+        return explain_key(world, found, held)
+    if (preview := preview_at(world, target)) is not None:
+        target = f"{preview.backend.service}.{preview.backend.namespace}:{preview.backend.port}"
+        found = Found(preview.key, f"preview address {preview.host}")
+    meant = find_target(world, target, namespace, served)
+    return explain(world, meant, found or find_key(sent, meant.path), held)
+
+
+def of_key(answer: KeyAnswer) -> str:
+    """What a key does, for people."""
+    lines = [f"{answer.key} is the key of {answer.owner or 'nobody'}", ""]
+    lines += [f"  {number}. {step}" for number, step in enumerate(answer.why, 1)]
+    if answer.rules:
+        rows = [["  SERVICE", "SERVED BY", "REASON"]]
+        rows += [[f"  {rule.door}", rule.served_by, rule.reason] for rule in answer.rules]
+        lines += ["", columns(rows)]
+        lines += [f"  {rule.door}: {rule.message}" for rule in answer.rules if rule.message]
+    return "\n".join(lines)
 
 
 def spoken(answer: Answer) -> str:

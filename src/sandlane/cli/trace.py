@@ -22,6 +22,7 @@ from sandlane.kube.config import Config, ConfigError
 from sandlane.kube.errors import KubeError, NotFound
 from sandlane.kube.pods import logs
 from sandlane.kube.resource import PODS, Key
+from sandlane.preview.plan import preview_at
 from sandlane.routing.explain import UnknownTarget, find_target
 from sandlane.routing.rules import connected, rules
 from sandlane.routing.trace import ARRIVED, Hop, Probe, Trace, hops_in, judge
@@ -81,6 +82,10 @@ async def trace(
     async with client_of(config) as client:
         world = (await read_world(client, namespace)).world
         url, places, entry = target, {namespace}, ""
+        preview = preview_at(world, target)
+        if preview is not None:
+            key = key or preview.key
+            places.add(preview.backend.namespace)
         try:
             meant = find_target(world, target, namespace, served)
             places.add(meant.door.namespace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -42,6 +43,12 @@ def previews(world: World) -> list[Preview]:
                 host = f"{endpoint.name}--{key}"
                 found[host] = Preview(host, key, backend)
     return [found[host] for host in sorted(found)]
+
+
+def preview_at(world: World, url: str) -> Preview | None:
+    """The endpoint that a URL is the address of, whatever the domain."""
+    host = (urlsplit(url).hostname or "").partition(".")[0]
+    return next((each for each in previews(world) if each.host == host), None) if "--" in host else None
 
 
 def endpoints_of(owner: Sandbox | RouteGroup) -> tuple[Endpoint, ...]:

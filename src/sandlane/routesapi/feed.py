@@ -18,7 +18,7 @@ from sandlane.api.keys import routing_key
 from sandlane.kube.cache import Cache, Change
 from sandlane.kube.clock import Clock
 from sandlane.kube.resource import LOCAL_WORKLOADS, NAMESPACES, ROUTE_GROUPS, SANDBOXES, Key
-from sandlane.routing.groups import matches
+from sandlane.routing.groups import age, belongs, matched_sandboxes
 from sandlane.routing.tunnels import Held
 from sandlane.routing.workloads import Baseline, WorkloadRule, rules_of
 from sandlane.world.records import LocalWorkload, Namespace, RouteGroup, Sandbox
@@ -103,6 +103,8 @@ class Feed:
         self._clock = clock
         self._held = held
         self._rules: dict[RuleId, WorkloadRule] = {}
+        self._members: dict[Key, dict[Key, Sandbox]] = {}
+        """The sandboxes of each group, where they are known."""
         self._by_owner: dict[OwnerId, dict[RuleId, WorkloadRule]] = {}
         self._digest = Digest()
         self._steps: deque[_Step] = deque(maxlen=REMEMBERED)
@@ -113,7 +115,8 @@ class Feed:
         self._locals_before: Held = {}
         self.synced = asyncio.Event()
         """Set once the rules are complete."""
-        self.watchers = 0
+        self.watchers: dict[str, float] = {}
+        """How many watch, by protocol."""
         cache.informer(SANDBOXES, Sandbox).add_handler(self._sandbox_changed)
         cache.informer(ROUTE_GROUPS, RouteGroup).add_handler(self._group_changed)
         cache.informer(LOCAL_WORKLOADS, LocalWorkload).add_handler(self._local_changed)
@@ -129,15 +132,17 @@ class Feed:
     def _touch_sandbox(self, sandbox: Sandbox) -> None:
         self._touch("Sandbox", sandbox.metadata.key)
         self._touch_key(sandbox)
-        for group in self._world.route_groups:
-            if matches(group.spec.match, sandbox.metadata.labels):
-                self._touch("RouteGroup", group.metadata.key)
 
     def _group_changed(self, change: Change[RouteGroup]) -> None:
         for group in (change.old, change.new):
             if group is not None:
-                self._touch("RouteGroup", group.metadata.key)
+                self._touch_group(group)
                 self._touch_key(group)
+
+    def _touch_group(self, group: RouteGroup) -> None:
+        """It may have other sandboxes now."""
+        self._members.pop(group.metadata.key, None)
+        self._touch("RouteGroup", group.metadata.key)
 
     def _touch_key(self, owner: Sandbox | RouteGroup) -> None:
         """Others that claim the same key may have it now, or no more."""
@@ -154,7 +159,7 @@ class Feed:
         name = change.key.name
         for group in self._world.route_groups:
             if name in group.spec.namespaces:
-                self._touch("RouteGroup", group.metadata.key)
+                self._touch_group(group)
 
     def held_changed(self) -> None:
         """Laptops have come or gone."""
@@ -192,16 +197,44 @@ class Feed:
         dirty, self._dirty = self._dirty, set()
         held = self._held()
         taken, given = {}, {}
+        dirty |= self._groups_of({key for kind, key in dirty if kind == "Sandbox"})
         for owner_id in dirty:
-            kind, key = owner_id
-            owner = (self._world.sandboxes if kind == "Sandbox" else self._world.route_groups).get(key)
-            now = {rule.id: rule for rule in rules_of(self._world, owner, held)} if owner is not None else {}
+            now = {rule.id: rule for rule in self._rules_of(*owner_id, held)}
             taken.update(self._by_owner.pop(owner_id, {}))
             if now:
                 self._by_owner[owner_id] = now
             given.update(now)
         for rule_id in sorted(taken.keys() | given.keys()):
             self._set(rule_id, given.get(rule_id))
+
+    def _groups_of(self, touched: set[Key]) -> set[OwnerId]:
+        """The groups that have, or had, one of these sandboxes; what is known of their members is put right."""
+        found: set[OwnerId] = set()
+        for group in self._world.route_groups:
+            key = group.metadata.key
+            members = self._members.get(key)
+            if members is None:
+                continue  # it is dirty itself, or was never asked for
+            for each in touched:
+                sandbox = self._world.sandboxes.get(each)
+                if sandbox is not None and belongs(self._world, group, sandbox):
+                    members[each] = sandbox
+                    found.add(("RouteGroup", key))
+                elif members.pop(each, None) is not None:
+                    found.add(("RouteGroup", key))
+        return found
+
+    def _rules_of(self, kind: str, key: Key, held: Held) -> list[WorkloadRule]:
+        if kind == "Sandbox":
+            sandbox = self._world.sandboxes.get(key)
+            return rules_of(self._world, sandbox, held) if sandbox is not None else []
+        group = self._world.route_groups.get(key)
+        if group is None:
+            self._members.pop(key, None)
+            return []
+        if key not in self._members:
+            self._members[key] = {each.metadata.key: each for each in matched_sandboxes(self._world, group)}
+        return rules_of(self._world, group, held, sorted(self._members[key].values(), key=age))
 
     def _set(self, rule_id: RuleId, rule: WorkloadRule | None) -> None:
         before = self._rules.get(rule_id)
@@ -228,10 +261,10 @@ class Feed:
         """The rules that are wanted, in order."""
         return sorted((rule for rule in self._rules.values() if wanted(rule)), key=lambda rule: rule.id)
 
-    async def watch(self, wanted: Filter) -> AsyncIterator[Event]:
+    async def watch(self, wanted: Filter, protocol: str = "") -> AsyncIterator[Event]:
         """What there is, SYNCED, then each change. Raises `TooSlow`."""
         await self.synced.wait()
-        self.watchers += 1
+        self.watchers[protocol] = self.watchers.get(protocol, 0) + 1
         try:
             at, rules = self._revision, self.rules(wanted)
             digest = Digest()
@@ -258,7 +291,7 @@ class Feed:
                     op = "REPLACE" if before and after else "ADD" if after else "REMOVE"
                     yield Event(op, str(digest), after or before)
         finally:
-            self.watchers -= 1
+            self.watchers[protocol] -= 1
 
     def _since(self, revision: int) -> list[_Step]:
         """The steps after a revision; of one rule only the last, from what it was at first."""

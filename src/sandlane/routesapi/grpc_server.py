@@ -44,7 +44,7 @@ class RoutesServicer:
         """`WatchRules`."""
         await self._let_in(context)
         try:
-            async for event in self._feed.watch(_filter(request.filter)):
+            async for event in self._feed.watch(_filter(request.filter), "grpc"):
                 yield _event(event)
         except TooSlow as error:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"{error}: connect again")

@@ -55,7 +55,7 @@ async def _watch(request: web.Request, feed: Feed, wanted: Filter) -> web.Stream
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
     await response.prepare(request)
     try:
-        async for event in feed.watch(wanted):
+        async for event in feed.watch(wanted, "http"):
             await response.write(_line(event))
     except (TooSlow, ConnectionError):
         pass  # the client sees the stream end, and connects again

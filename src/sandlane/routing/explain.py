@@ -60,6 +60,33 @@ class Answer(msgspec.Struct, frozen=True, rename="camel"):
     other_keys: tuple[Rule, ...]
 
 
+class KeyAnswer(msgspec.Struct, frozen=True, rename="camel"):
+    """What a key does everywhere: whose it is, and every Service port where it wants something. `why` is for people."""
+
+    key: str
+    key_from: str
+    owner: str
+    """`Sandbox NAMESPACE/NAME` or `RouteGroup NAMESPACE/NAME`; empty: nobody's."""
+    why: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+
+def explain_key(world: World, found: Found, held: Held | None = None) -> KeyAnswer:
+    """What becomes of requests with a key, at whatever Service."""
+    holders = world.with_key(found.key)
+    carried = f"the key {found.key} comes from the {found.where}"
+    if not holders:
+        why = (carried, "no Sandbox or RouteGroup has it: the baseline serves every Service")
+        return KeyAnswer(found.key, found.where, "", why, ())
+    owner = f"{type(holders[0]).__name__} {holders[0].metadata.key}"
+    mine = tuple(rule for rule in rules(world, held) if rule.key == found.key and rule.via == owner)
+    active = sum(rule.active for rule in mine)
+    steps = [carried, f"it is the key of {owner}"]
+    steps += [f"{type(each).__name__} {each.metadata.key} has the same key, and is younger" for each in holders[1:]]
+    steps.append(f"{active} of {len(mine)} Service ports that it wants lead elsewhere; the baseline serves all others")
+    return KeyAnswer(found.key, found.where, owner, tuple(steps), mine)
+
+
 def find_target(world: World, text: str, namespace: str, served: Served = lambda port: port) -> Target:
     """The Service port that `URL` or `SERVICE[.NAMESPACE][:PORT]` means. Raises `UnknownTarget`."""
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Mapping
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -36,7 +39,13 @@ def matches(match: Match, labels: Mapping[str, str]) -> bool:
     if match.label is None:
         return False
     value = labels.get(match.label.key)
-    return value is not None and fnmatchcase(value, match.label.value)
+    return value is not None and bool(_glob(match.label.value)(value))
+
+
+@lru_cache(4096)
+def _glob(pattern: str) -> Callable[[str], Any]:
+    """A test of texts; most patterns are plain ones."""
+    return re.compile(translate(pattern)).match if set("*?[") & set(pattern) else pattern.__eq__
 
 
 def consents(world: World, group: RouteGroup, namespace: str) -> bool:
@@ -49,6 +58,17 @@ def consents(world: World, group: RouteGroup, namespace: str) -> bool:
     return bool({own, "*"} & {name.strip() for name in allowed.split(",")})
 
 
+def belongs(world: World, group: RouteGroup, sandbox: Sandbox) -> bool:
+    """Whether a group has a sandbox."""
+    metadata = sandbox.metadata
+    return (
+        not metadata.deleting
+        and metadata.namespace in (group.spec.namespaces or (group.metadata.namespace,))
+        and matches(group.spec.match, metadata.labels)
+        and consents(world, group, metadata.namespace)
+    )
+
+
 def matched_sandboxes(world: World, group: RouteGroup) -> list[Sandbox]:
     """The sandboxes of a group that are not going, the oldest first."""
     namespaces = group.spec.namespaces or (group.metadata.namespace,)
@@ -56,10 +76,15 @@ def matched_sandboxes(world: World, group: RouteGroup) -> list[Sandbox]:
         sandbox
         for namespace in dict.fromkeys(namespaces)
         if consents(world, group, namespace)
-        for sandbox in world.sandboxes.list(namespace)
+        for sandbox in world.sandboxes.namespace(namespace)
         if not sandbox.metadata.deleting and matches(group.spec.match, sandbox.metadata.labels)
     ]
-    return sorted(found, key=lambda sandbox: (sandbox.metadata.creation_timestamp, sandbox.metadata.key))
+    return sorted(found, key=age)
+
+
+def age(sandbox: Sandbox) -> tuple[str, Key]:
+    """The order of sandboxes: of two that replace the same baseline the first counts."""
+    return sandbox.metadata.creation_timestamp, sandbox.metadata.key
 
 
 def replaced(sandbox: Sandbox) -> list[tuple[str, WorkloadReference]]:

@@ -72,14 +72,21 @@ def workload_rules(world: World, held: Held | None = None) -> list[WorkloadRule]
     return sorted((rule for owner in owners for rule in rules_of(world, owner, held)), key=lambda rule: rule.id)
 
 
-def rules_of(world: World, owner: Sandbox | RouteGroup, held: Held | None = None) -> list[WorkloadRule]:
-    """The rules of one key: none while its owner is going, or an older object has the key."""
+def rules_of(
+    world: World, owner: Sandbox | RouteGroup, held: Held | None = None, members: list[Sandbox] | None = None
+) -> list[WorkloadRule]:
+    """The rules of one key: none while its owner is going, or an older object has the key.
+
+    `members`: a group's sandboxes, the oldest first, from who knows them already.
+    """
     key = routing_key(owner.metadata.uid, owner.spec.routing_key)
     if owner.metadata.deleting or world.with_key(key)[0] is not owner:
         return []
     found: dict[Baseline, WorkloadRule] = {}
     via = f"{type(owner).__name__} {owner.metadata.key}"
-    for sandbox in [owner] if isinstance(owner, Sandbox) else matched_sandboxes(world, owner):
+    if isinstance(owner, Sandbox):
+        members = [owner]
+    for sandbox in matched_sandboxes(world, owner) if members is None else members:  # type: ignore[arg-type]
         for rule in _of_sandbox(world, sandbox, key, via, held):
             found.setdefault(rule.baseline, rule)  # of two sandboxes the older one counts
     return list(found.values())
