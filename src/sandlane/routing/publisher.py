@@ -51,7 +51,7 @@ from sandlane.world.world import SELECTORS, World
 
 log = structlog.get_logger(__name__)
 
-SETTLE = 0.01
+SETTLE = 0.005
 """Seconds that changes are gathered before the table is built again."""
 
 
@@ -90,6 +90,7 @@ class Publisher:
         """By namespace: why its router cannot be made; known to the leader."""
         self.contested: dict[Key, str] = {}
         """Services that are left to a field manager for a while; known to the leader."""
+        self._own: dict[str, object] = {}  # xDS group -> what it was given for itself
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
         self._listeners: list[Callable[[str], None]] = []
@@ -237,6 +238,7 @@ class Publisher:
                     closed.add(address)
         for address in before.keys() - now.keys():
             self._groups.pop(before[address], None)
+            self._own.pop(before[address], None)
             self._translation.forget(namespace, address)
             self._server.withdraw(before[address])
         layer = routers_group(namespace)

@@ -49,7 +49,7 @@ class Translation:
     def __init__(self, options: DoorOptions | None = None) -> None:
         self._options = options or DoorOptions()
         self._namespaces: dict[str, _Namespace] = {}
-        self._listeners: dict[tuple[str, str], tuple[Fronts, dict[Door, tuple[object, bytes]]]] = {}
+        self._listeners: dict[tuple[str, str], _Listeners] = {}
 
     def update(self, world: World, table: RouteTable, held: Held, touched: set[Key]) -> dict[str, Changes]:
         """Follow a table and a world in which these Services (or their endpoints) were touched; gives the changes by namespace."""
@@ -68,19 +68,11 @@ class Translation:
         return self._namespace(namespace).resources
 
     def listeners(self, namespace: str, address: str) -> dict[str, bytes]:
-        """The listeners of one router, which all listen on its own address."""
+        """The listeners of one router, which all listen on its own address: the same object as long as they stay the same."""
         fronts = self._namespace(namespace).fronts
-        _, before = self._listeners.get((namespace, address), (NO_FRONTS, {}))
-        made: dict[Door, tuple[object, bytes]] = {}
-        for door, front in fronts.items():
-            look = (front.listener, front.protocol, front.baseline, front.sticky, front.edge, front.overrides.whole)
-            known = before.get(door)
-            if known is None or known[0] != look:
-                known = (look, encoded(listener(front, address, self._options), listener_pb2.Listener()))
-            made[door] = known
-        self._listeners[namespace, address] = (fronts, made)
-        digest = encoded(digest_listener(address), listener_pb2.Listener())
-        return {str(door): data for door, (_, data) in made.items()} | {DIGEST: digest}
+        known = self._listeners.get((namespace, address)) or _Listeners(address)
+        self._listeners[namespace, address] = known
+        return known.of(fronts, self._options)
 
     def forget(self, namespace: str, address: str) -> None:
         """A router is gone."""
@@ -91,6 +83,34 @@ class Translation:
         if found is None:
             found = self._namespaces[name] = _Namespace(name)
         return found
+
+
+class _Listeners:
+    """The listeners of one router."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._fronts = NO_FRONTS
+        self._looks: dict[Door, object] = {}
+        self._made = {DIGEST: encoded(digest_listener(address), listener_pb2.Listener())}
+
+    def of(self, fronts: Fronts, options: DoorOptions) -> dict[str, bytes]:
+        if fronts is self._fronts:
+            return self._made
+        self._fronts = fronts
+        looks: dict[Door, object] = {
+            door: (front.listener, front.protocol, front.baseline, front.sticky, front.edge)
+            for door, front in fronts.items()
+        }
+        if looks != self._looks:
+            made = {DIGEST: self._made[DIGEST]}
+            for door, front in fronts.items():
+                if looks[door] == self._looks.get(door):
+                    made[str(door)] = self._made[str(door)]
+                else:
+                    made[str(door)] = encoded(listener(front, self._address, options), listener_pb2.Listener())
+            self._looks, self._made = looks, made
+        return self._made
 
 
 class _Namespace:
