@@ -25,6 +25,7 @@ from sandlane.kube.config import ConfigError, load_config
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import NODES, Key
 from sandlane.kube.unstructured import Unstructured
+from sandlane.local.controllers.aggregation import AggregationController
 from sandlane.local.controllers.apiserver_endpoint import ApiServerEndpointController
 from sandlane.local.controllers.daemonset.controller import DaemonSetController
 from sandlane.local.controllers.defaults import NamespaceDefaultsController
@@ -145,6 +146,7 @@ def set_up_controllers(manager: Manager, inventory: Inventory, authority: str, v
         GarbageController(inventory),
         QuotaController(inventory),
         DisruptionController(),
+        AggregationController(),
         VolumeController(volumes),
     ):
         controller.setup_with_manager(manager)
