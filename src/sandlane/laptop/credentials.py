@@ -10,7 +10,7 @@ import base64
 import os
 import secrets
 import ssl
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from cryptography import x509
@@ -46,7 +46,8 @@ class Credentials:
         self._key = new_key()
         self._claim = identity.Claim(secrets.token_hex(8), uid)
         self._context: ssl.SSLContext | None = None
-        self._certificate: x509.Certificate | None = None
+        self._ends: datetime | None = None
+        self._lifetime = LIFETIME
         self._held = False
         self._asking = asyncio.Lock()
 
@@ -71,7 +72,7 @@ class Credentials:
         """Renew in good time, until cancelled. An API server that cannot be reached is asked again."""
         while True:
             await self._clock.sleep(LOOK_EVERY * (0.75 + 0.5 * self._rng.random()))
-            if self._left() < LIFETIME * 0.4:
+            if self._left() < self._lifetime * 0.4:
                 try:
                     async with self._asking:
                         await self._renew()
@@ -80,18 +81,19 @@ class Credentials:
 
     def forget(self) -> None:
         """Ask for another certificate at the next `fresh`: the servers refused this one."""
-        self._certificate = None
+        self._ends = None
 
     def _left(self) -> timedelta:
-        if self._certificate is None:
-            return timedelta(0)
-        return self._certificate.not_valid_after_utc - self._clock.now()
+        return timedelta(0) if self._ends is None else self._ends - self._clock.now()
 
     async def _renew(self) -> None:
         pem = await self._signed()
         self._held = True  # from now on another client may only take over, and this one only renew
         self._context = tls_context(pem + key_pem(self._key), self._ca)
-        self._certificate = x509.load_pem_x509_certificate(pem)
+        certificate = x509.load_pem_x509_certificate(pem)
+        # Counted from here, whatever this machine's clock shows; the signer may give less than was asked for.
+        self._lifetime = min(LIFETIME, certificate.not_valid_after_utc - certificate.not_valid_before_utc)
+        self._ends = self._clock.now() + self._lifetime
 
     async def _signed(self) -> bytes:
         name = f"sandlane-tunnel-{self.uid[:8]}-{secrets.token_hex(4)}"
