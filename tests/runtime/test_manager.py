@@ -163,6 +163,27 @@ async def test_health_and_readiness(rig: Any) -> None:
     await job
 
 
+async def test_a_watch_that_makes_no_attempt_is_a_problem(rig: Any) -> None:
+    """A task of ours that hangs is told by name; a server that is away is none of ours (above)."""
+    manager = rig.manager()
+    manager.cache.informer(SECRETS)
+
+    async def hang(request: Request) -> Response | None:
+        if request.path == SECRETS.path():
+            await asyncio.get_running_loop().create_future()
+        return None
+
+    rig.cluster.transport.intercepts.append(hang)
+    job = asyncio.ensure_future(manager.run())
+    await rig.clock.advance(590)
+    assert manager.problems() == []
+    await rig.clock.advance(30)
+    assert manager.problems() == ["watch of secrets: no attempt for 610 s"]
+    manager.stop()
+    await rig.until(job.done)
+    await job
+
+
 async def test_stopping_lets_running_reconciles_end(rig: Any) -> None:
     """Queued ones are not begun; events that wait are written."""
     await rig.config_map("a")

@@ -42,6 +42,17 @@ async def test_an_event_is_what_kubectl_shows(rig: Any) -> None:
     assert (event["reportingController"], event["reportingInstance"]) == ("sandlane", "one")
 
 
+async def test_long_names_fit(rig: Any) -> None:
+    """An object's name may be as long as its event's may be; so may an instance's be longer than its field."""
+    events = EventRecorder(rig.cluster.client, rig.clock, "sandlane", "i" * 200)
+    name = ".".join(["n" * 62] * 4)[:253]
+    events.event(CONFIG_MAPS, ObjectMeta(name=name, namespace="d", uid="u"), "Created", "made it")
+    await events.flush()
+    (event,) = (await rig.cluster.client.list(EVENTS, "d")).items
+    assert event["regarding"]["name"] == name
+    assert len(event["reportingInstance"]) == 128
+
+
 async def test_the_same_again_is_a_series(rig: Any) -> None:
     """For six minutes; another message is another event; one that was deleted begins anew."""
     events = recorder(rig)

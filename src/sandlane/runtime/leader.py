@@ -138,8 +138,9 @@ class LeaderElector:
                 return
 
     def _nobodys(self, lease: Object) -> Object:
+        spec = {name: value for name, value in lease["spec"].items() if name != "holderIdentity"}
         now = micro_timestamp(self._clock.now())
-        return lease | {"spec": lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}}
+        return lease | {"spec": spec | {"leaseDurationSeconds": 1, "renewTime": now}}
 
     async def _watch(self) -> None:
         """Notice at once that the Lease is released. Only a hint: whoever cannot watch it finds out by trying."""

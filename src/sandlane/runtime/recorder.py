@@ -31,6 +31,8 @@ SERIES = 4096
 SERIES_SECONDS = 360.0
 BURST = 25
 PER_SECOND = 1 / 300
+NAME = 220
+"""Characters of the object's name in that of its event: both may have 253."""
 
 
 class _Recorded(msgspec.Struct):
@@ -85,18 +87,19 @@ class EventRecorder:
         }
         now = micro_timestamp(self._clock.now())
         self._sequence += 1
+        head = about.name[:NAME].rstrip(".-")
         event = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
             "metadata": {
-                "name": f"{about.name}.{int(self._clock.now().timestamp() * 1e6):x}{self._sequence:x}",
+                "name": f"{head}.{int(self._clock.now().timestamp() * 1e6):x}{self._sequence:x}",
                 "namespace": about.namespace or "default",
             },
             "eventTime": now,
             "reportingController": self._component,
-            "reportingInstance": self._instance,
-            "action": action or reason,
-            "reason": reason,
+            "reportingInstance": self._instance[:128],
+            "action": (action or reason)[:128],
+            "reason": reason[:128],
             "note": message[:1024],
             "type": kind,
             "regarding": {key: value for key, value in regarding.items() if value},
