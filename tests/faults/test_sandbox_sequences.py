@@ -68,7 +68,7 @@ def valid(rng: random.Random) -> Object:
     spec: Object = {"forks": forks} | rng.choice(REST)
     if free and rng.random() < 0.4:
         spec["local"] = [
-            {"name": "laptop", "from": {"name": free[0]}, "mappings": [{"port": 8083, "to": "localhost:1"}]}
+            {"name": f"laptop-{free[0]}", "from": {"name": free[0]}, "mappings": [{"port": 8083, "to": "localhost:1"}]}
         ]
     return spec
 
@@ -89,21 +89,30 @@ def any_spec(rng: random.Random) -> Object:
 
 
 def steps(specs: list[Object], outcomes: Counter[str]) -> list[Callable[[Client], Awaitable[Any]]]:
-    """Create with the first spec, then replace it by each other one; what is refused is passed over."""
+    """Create with the first spec, then replace it by each other one; what is refused is passed over.
 
-    def write(spec: Object) -> Callable[[Client], Awaitable[Any]]:
+    The last one may be refused only because a fork cannot turn into another: then the forks are removed before.
+    """
+
+    def write(spec: Object, *, last: bool) -> Callable[[Client], Awaitable[Any]]:
         async def step(client: Client) -> None:
             live = await client.get(SANDBOXES, "new-eta", NAMESPACE)
             try:
                 await client.replace(SANDBOXES, live | {"spec": spec})
             except Invalid:
                 outcomes["refused"] += 1
+                if last:
+                    live = await client.replace(SANDBOXES, live | {"spec": {"forks": []}})
+                    await client.replace(SANDBOXES, live | {"spec": spec})
             else:
                 outcomes["accepted"] += 1
 
         return step
 
-    return [lambda client: client.create(SANDBOXES, whole(specs[0])), *map(write, specs[1:])]
+    return [
+        lambda client: client.create(SANDBOXES, whole(specs[0])),
+        *(write(each, last=each is specs[-1]) for each in specs[1:]),
+    ]
 
 
 def whole(spec: Object) -> Object:
