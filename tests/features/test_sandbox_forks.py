@@ -91,6 +91,19 @@ async def test_drift_is_put_back_and_said() -> None:
         assert told == ["Sandbox/new-eta: DriftCorrected", "Sandbox/new-eta: DriftCorrected x2"]
 
 
+async def test_a_restart_of_a_fork_is_no_drift() -> None:
+    """`kubectl rollout restart` of a fork stays, and is not called a drift."""
+    async with running(deployment(), service()) as cluster:
+        await cluster.client.create(SANDBOXES, sandbox())
+        name = fork_of(await cluster.ready())
+        mark = {"kubectl.kubernetes.io/restartedAt": "2026-02-01T00:00:00Z"}
+        await cluster.patch(DEPLOYMENTS, name, {"spec": {"template": {"metadata": {"annotations": mark}}}})
+        await cluster.rest()
+        live = await cluster.client.get(DEPLOYMENTS, name, NAMESPACE)
+        assert live["spec"]["template"]["metadata"]["annotations"] == mark
+        assert not [each for each in await captured_events(cluster.client, NAMESPACE) if "DriftCorrected" in each]
+
+
 async def test_the_fork_follows_its_baseline() -> None:
     """A new generation of the baseline is copied; a deleted one keeps the last fork; one made again is noticed."""
     async with running(deployment(), service()) as cluster:

@@ -28,6 +28,8 @@ from sandlane.sandbox.services import Override, make_service, override
 from sandlane.world.records import ContainerPort, Deployment, PodTemplate, Sandbox
 from sandlane.world.world import World
 
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+
 
 class Problem(msgspec.Struct, frozen=True):
     """Something that is in the way, as a condition says it."""
@@ -166,6 +168,7 @@ class _Planner:
                 resolve=self._resolve,
                 recreate=_recreates(self._world, baseline),
             )
+            self._keep_restart(deployment)
             template = _template(deployment, path)
             self._check_selection(deployment, path)
             limits = self._making.limits
@@ -185,6 +188,17 @@ class _Planner:
         return msgspec.structs.replace(
             planned, deployment=deployment, services=services, overrides=overrides, ports=ports
         )
+
+    def _keep_restart(self, deployment: Object) -> None:
+        """`kubectl rollout restart` of a fork is no drift: its mark on the live template stays (in place)."""
+        live = self._world.deployments.get(key_of(deployment))
+        controller = live.metadata.controller if live is not None else None
+        if live is None or controller is None or controller.uid != self._sandbox.metadata.uid:
+            return
+        marked = (live.spec.template.metadata.annotations or {}).get(RESTARTED, "")
+        metadata = deployment["spec"]["template"]["metadata"]
+        if marked > (metadata.get("annotations") or {}).get(RESTARTED, ""):
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), RESTARTED: marked}
 
     def _overrides(self, baseline: Deployment, template: PodTemplate) -> tuple[Override, ...]:
         selecting = self._world.services_selecting(self._namespace, baseline.pod_labels)
