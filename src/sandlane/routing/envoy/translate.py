@@ -99,7 +99,7 @@ class _Listeners:
             return self._made
         self._fronts = fronts
         looks: dict[Door, object] = {
-            door: (front.listener, front.protocol, front.baseline, front.sticky, front.edge)
+            door: (front.listener, front.protocol, front.baseline, front.sticky, front.edge, front.overrides.whole)
             for door, front in fronts.items()
         }
         if looks != self._looks:
