@@ -7,7 +7,7 @@ import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sandlane.laptop.checks import about_clock, offset, wrong_ports
+from sandlane.laptop.checks import about_clock, http2_ports, offset, wrong_ports
 from sandlane.laptop.inbound import LocalTarget
 from sandlane.laptop.listening import bound, listens
 from sandlane.laptop.requests import SHOWN, RequestLog
@@ -63,6 +63,16 @@ def test_a_port_that_the_baseline_does_not_have() -> None:
     assert message.startswith("eta has no container port 80; it has 8083 (http), 9090")
     ports.clear()
     assert wrong_ports(deployment, [LocalTarget(80, "", 0)]) == []
+
+
+def test_ports_that_are_named_for_http2() -> None:
+    """As applications name them; everything else gets HTTP/1.1."""
+    ports = [
+        {"containerPort": number, "name": name}
+        for number, name in enumerate(("grpc", "h2c-web", "http", "grpcish", ""))
+    ]
+    deployment = {"spec": {"template": {"spec": {"containers": [{"ports": ports}, {}]}}}}
+    assert http2_ports(deployment) == {0, 1}
 
 
 def test_requests_are_read_from_the_end_of_each_piece_of_the_log() -> None:

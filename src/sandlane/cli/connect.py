@@ -22,7 +22,7 @@ from sandlane.kube.config import Config, ConfigError
 from sandlane.kube.errors import ApiError, KubeError, TransportError
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import LOCAL_WORKLOADS
-from sandlane.laptop.checks import about_clock, clock_offset, silent
+from sandlane.laptop.checks import about_clock, clock_offset, silent, with_protocols
 from sandlane.laptop.connection import Connection
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.joining import Joining
@@ -172,6 +172,7 @@ async def _join(client: Client, clock: Clock, joining: Joining, wanted: Wanted, 
         targets = [parse_mapping(text) for text in wanted.ports]
         targets += [parse_mapping(text, all_connections=True) for text in wanted.tcp]
         held = await joining.sandbox(namespace, wanted.sandbox, wanted.workload, targets, wanted.on_disconnect)
+    held = [await with_protocols(client, joined) for joined in held]
     for joined in held:
         say(f"LocalWorkload {joined}: {joined.workload} for sandbox {joined.sandbox}")
         notes += await silent(joined.targets)

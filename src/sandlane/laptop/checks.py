@@ -16,6 +16,7 @@ from sandlane.kube.resource import DEPLOYMENTS, Object, Resource
 from sandlane.kube.transport import Request
 from sandlane.laptop.inbound import LocalTarget
 from sandlane.laptop.listening import listens
+from sandlane.laptop.plan import Joined
 
 REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
@@ -132,6 +133,31 @@ def wrong_ports(deployment: Object, targets: Iterable[LocalTarget]) -> list[str]
         for target in targets
         if known and target.port not in known
     ]
+
+
+HTTP2 = ("h2c", "http2", "grpc")
+"""Names of container ports (or their beginnings, before a dash) at which nothing but HTTP/2 is spoken."""
+
+
+async def with_protocols(client: Client, joined: Joined) -> Joined:
+    """The same, with what the baseline's container ports are called: an application of HTTP/2 gets HTTP/2."""
+    try:
+        deployment = await client.get(DEPLOYMENTS, joined.workload, joined.namespace)
+    except (NotFound, Forbidden):
+        return joined
+    ports = http2_ports(deployment)
+    targets = tuple(msgspec.structs.replace(each, http2=each.http2 or each.port in ports) for each in joined.targets)
+    return msgspec.structs.replace(joined, targets=targets)
+
+
+def http2_ports(deployment: Object) -> set[int]:
+    """The container ports whose names say HTTP/2."""
+    return {
+        port["containerPort"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        for port in container.get("ports") or ()
+        if (port.get("name") or "").partition("-")[0] in HTTP2
+    }
 
 
 async def silent(targets: Iterable[LocalTarget]) -> list[str]:

@@ -1,7 +1,7 @@
 """The laptop's Envoy for requests that come in: HTTP/2 from the dialler on a Unix socket, sent on by the port that was meant. Pure.
 
-gRPC goes on as HTTP/2, everything else as HTTP/1.1 (WebSocket included), CONNECT as a plain TCP connection. Every
-request is one line of JSON in the access log, on standard output: `Seen`.
+gRPC goes on as HTTP/2, everything else as HTTP/1.1 (WebSocket included) unless the process wants HTTP/2, CONNECT as a plain
+TCP connection. Every request is one line of JSON in the access log, on standard output: `Seen`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ _NOT_LISTENING_TEXT = "the laptop is connected, but no process there takes conne
 
 
 class LocalTarget(msgspec.Struct, frozen=True):
-    """A container port of the baseline, and the address on the laptop that stands in for it; `all_connections`: of everybody."""
+    """A container port of the baseline, and the address on the laptop that stands in for it.
+
+    `all_connections`: plain TCP of everybody; `http2`: the process speaks nothing but HTTP/2 (without TLS).
+    """
 
     port: int
     host: str
     to_port: int
     all_connections: bool = False
+    http2: bool = False
 
     @property
     def to(self) -> str:
@@ -97,7 +101,11 @@ def _workload(number: int, workload: Inbound) -> tuple[Config, list[Config]]:
                 "route": {"cluster": f"{name}/h2", "timeout": "0s"},
                 **remove,
             },
-            {"match": {"prefix": "/", "headers": [by_port]}, "route": {"cluster": name, "timeout": "0s"}, **remove},
+            {
+                "match": {"prefix": "/", "headers": [by_port]},
+                "route": {"cluster": f"{name}/h2" if target.http2 else name, "timeout": "0s"},
+                **remove,
+            },
         ]
         kind = {"type": "STATIC" if is_address(target.host) else "STRICT_DNS"}
         h2 = upstream(explicit_http_config={"http2_protocol_options": {}})
