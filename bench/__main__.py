@@ -14,6 +14,7 @@ SHARED = {
     "report",
     "load",
     "faulty",
+    "reverse_ssh",
     "connect_through",
     "kube_server",
     "kube_store",

@@ -1,8 +1,9 @@
-"""The tunnel against two plain Envoy hops to the same server: requests, 99th percentile, bulk throughput."""
+"""The tunnel against two plain Envoy hops and `ssh -R` to the same server: requests, 99th percentile, bulk throughput."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import sys
 import tempfile
@@ -14,26 +15,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from bench.load import Load, wrk
 from bench.report import Table
+from bench.reverse_ssh import reverse_tunnel
 from sandlane.laptop.inbound import LocalTarget
 from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER
 from support.tunnel import UID, Tunnel, eventually, free_port, listening, running_envoy
 
-ROUNDS = 5
-SECONDS = 4
+ROUNDS = 3
+SECONDS = 3
+BULK = 1 << 20
+PLAIN, TUNNEL, SSH = "two plain Envoy hops", "through the tunnel", "one Envoy, then `ssh -R`"
+LIMITS = (
+    "Limits: of two plain hops at least 0.85 of the requests and at most 1.4 of the 99th percentile; of `ssh -R` at least 1.3 times the "
+    "requests, 5 times the bulk, a tenth of the 99th percentile."
+)
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 H2 = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def listener(name: str, port: int, route: dict[str, Any]) -> dict[str, Any]:
-    """A plain HTTP listener with one route for everything."""
+    """A plain HTTP listener with one route for everything; where it answers by itself, `/bulk` is a large answer."""
+    bulk = {"match": {"path": "/bulk"}} | (answer(BULK) if "direct_response" in route else route)
     manager = {
         "@type": HTTP,
         "stat_prefix": name,
         "codec_type": "AUTO",
         "generate_request_id": False,
         "route_config": {
-            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}} | route]}]
+            "max_direct_response_body_size_bytes": 2 * BULK,
+            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [bulk, {"match": {"prefix": "/"}} | route]}],
         },
         "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER, "suppress_envoy_headers": True}}],
     }
@@ -80,21 +90,34 @@ async def measure(folder: Path) -> dict[str, list[Load]]:
     loads: dict[str, list[Load]] = {}
     forward = {"route": {"cluster": "next", "timeout": "0s"}}
     first = server("first", [listener("in", plain_first, forward)], [cluster("next", plain_second, h2=True)])
+    ssh_first = free_port()
     second = server("second", [listener("in", plain_second, forward)], [cluster("next", app)])
     application = server("app", [listener("in", app, answer(100))], [])
     async with (
+        contextlib.AsyncExitStack() as stack,
         running_envoy(application, folder / "app.log"),
         running_envoy(first, folder / "first.log"),
         running_envoy(second, folder / "second.log"),
         tunnel.server(tls_ingress=False),
         tunnel.laptop(UID, LocalTarget(8080, "127.0.0.1", app)),
     ):
-        await eventually(lambda: all(map(listening, (app, plain_first, plain_second))), "all Envoys listen")
+        await eventually(lambda: listening(app), "the server listens")
+        ssh = await stack.enter_async_context(reverse_tunnel(folder / "ssh", app))
+        one = server("ssh", [listener("in", ssh_first, forward)], [cluster("next", ssh)])
+        await stack.enter_async_context(running_envoy(one, folder / "ssh-envoy.log"))
+        await eventually(lambda: all(map(listening, (plain_first, plain_second, ssh_first))), "all Envoys listen")
         paths = {
             "straight to the server": app,
-            "two plain Envoy hops": plain_first,
-            "through the tunnel": tunnel.options.ingress_port,
+            PLAIN: plain_first,
+            TUNNEL: tunnel.options.ingress_port,
+            SSH: ssh_first,
         }
+        for _ in range(ROUNDS):
+            for name, port in paths.items():
+                load = await asyncio.to_thread(
+                    wrk, f"http://127.0.0.1:{port}/bulk", connections=4, seconds=SECONDS, headers=headers
+                )
+                loads.setdefault(f"{name}, bulk", []).append(load)
         for connections in (1, 32):
             for _ in range(ROUNDS):
                 for name, port in paths.items():
@@ -106,27 +129,35 @@ async def measure(folder: Path) -> dict[str, list[Load]]:
 
 
 def run() -> list[Table]:
-    """Requests per second and latencies of both paths, medians of the rounds, and their ratios."""
+    """Requests per second and latencies of all paths, medians of the rounds, and their ratios."""
     with tempfile.TemporaryDirectory() as folder:
         loads = asyncio.run(measure(Path(folder)))
 
     def middle(name: str, value: Callable[[Load], float]) -> float:
         return statistics.median(value(load) for load in loads[name])
 
+    def ratios(name: str, kind: str, value: Callable[[Load], float]) -> str:
+        mine = middle(name, value)
+        return " / ".join(f"{mine / middle(f'{other}, {kind}', value):.2f}" for other in (PLAIN, SSH))
+
     rows = []
     for name in loads:
-        plain = f"two plain Envoy hops, {name.split(', ')[1]}"
-        rps, p99 = middle(name, lambda load: load.rps), middle(name, lambda load: load.p99)
+        kind = name.rpartition(", ")[2]
+        rps = middle(name, lambda load: load.rps)
         rows.append(
             (
                 name,
-                f"{rps:,.0f}",
-                f"{rps / middle(plain, lambda load: load.rps):.2f}",
-                f"{middle(name, lambda load: load.p50):,.0f} / {p99:,.0f}",
-                f"{p99 / middle(plain, lambda load: load.p99):.2f}",
+                f"{rps * BULK / 2**20:,.0f} MiB/s" if kind == "bulk" else f"{rps:,.0f}",
+                ratios(name, kind, lambda load: load.rps),
+                f"{middle(name, lambda load: load.p50):,.0f} / {middle(name, lambda load: load.p99):,.0f}",
+                ratios(name, kind, lambda load: load.p99),
                 str(sum(load.errors for load in loads[name])),
             )
         )
-    columns = ("path", "requests/s", "of two hops", "p50 / p99 µs", "p99, of two hops", "errors")
-    note = f"wrk, one thread, medians of {ROUNDS} rounds of {SECONDS} s taken in turn; answers of 100 bytes."
-    return [Table("tunnel", "Tunnel against two plain Envoy hops", columns, tuple(rows), note)]
+    columns = ("path", "requests/s", "of two hops / of ssh", "p50 / p99 µs", "p99, of two hops / of ssh", "errors")
+    note = (
+        f"wrk, one thread, medians of {ROUNDS} rounds of {SECONDS} s taken in turn; answers of 100 bytes over 1 and 32 connections, "
+        f"bulk: answers of 1 MiB over 4."
+    )
+    title = "Tunnel against two plain Envoy hops and ssh -R"
+    return [Table("tunnel", title, columns, tuple(rows), note, (LIMITS,))]
