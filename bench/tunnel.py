@@ -33,9 +33,8 @@ ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 H2 = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def listener(name: str, port: int, route: dict[str, Any]) -> dict[str, Any]:
-    """A plain HTTP listener with one route for everything; where it answers by itself, `/bulk` is a large answer."""
-    bulk = {"match": {"path": "/bulk"}} | (answer(BULK) if "direct_response" in route else route)
+def listener(name: str, port: int, route: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
+    """A plain HTTP listener with one route for everything, after others."""
     manager = {
         "@type": HTTP,
         "stat_prefix": name,
@@ -43,7 +42,7 @@ def listener(name: str, port: int, route: dict[str, Any]) -> dict[str, Any]:
         "generate_request_id": False,
         "route_config": {
             "max_direct_response_body_size_bytes": 2 * BULK,
-            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [bulk, {"match": {"prefix": "/"}} | route]}],
+            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [*more, {"match": {"prefix": "/"}} | route]}],
         },
         "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER, "suppress_envoy_headers": True}}],
     }
@@ -92,7 +91,9 @@ async def measure(folder: Path) -> dict[str, list[Load]]:
     first = server("first", [listener("in", plain_first, forward)], [cluster("next", plain_second, h2=True)])
     ssh_first = free_port()
     second = server("second", [listener("in", plain_second, forward)], [cluster("next", app)])
-    application = server("app", [listener("in", app, answer(100))], [])
+    (folder / "bulk").write_bytes(b"x" * BULK)
+    large = {"direct_response": {"status": 200, "body": {"filename": str(folder / "bulk")}}, "match": {"path": "/bulk"}}
+    application = server("app", [listener("in", app, answer(100), large)], [])
     async with (
         contextlib.AsyncExitStack() as stack,
         running_envoy(application, folder / "app.log"),
