@@ -1,7 +1,7 @@
 """How the dialler reaches the tunnel servers: their published address, or the Kubernetes API's port-forward.
 
-`auto` tries the address first (where one is published) and falls back to port-forward; what worked last is tried first,
-so that a laptop that changes its network finds its way again by itself.
+`auto` tries the address first, where one is published, and falls back to port-forward: at each dial, so that a laptop that changes
+its network finds the better way by itself. An address that did not answer last time is given only a moment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from sandlane.tunnel.bootstrap import SERVER_NAME, ServerOptions
 
 Context = Callable[[], ssl.SSLContext]
 DIRECT_SECONDS = 1.5
-"""How long `auto` waits for the published address while it has not worked yet."""
+"""How long `auto` waits for the published address."""
+MOMENT = 0.4
+"""The same, when it did not answer last time."""
 LOOK_AGAIN = 10.0
 """Seconds of no success after which the servers' address is asked for again."""
 
@@ -55,30 +57,32 @@ class Ways:
         self._asked = clock.monotonic()
         self._forwarder = Forwarder(client, tasks)
         self._turn = 0
+        self._unreachable = False
         self.used = ""
 
     def order(self) -> list[Transport]:
         """The ways to try, in order."""
-        ways = [self._wanted]
-        if self._wanted is Transport.AUTO:
-            published = [Transport.DIRECT] if self._directory.host else []
-            ways = sorted([*published, Transport.PORT_FORWARD], key=lambda way: way != self.used)
-        return ways
+        if self._wanted is not Transport.AUTO:
+            return [self._wanted]
+        return [Transport.DIRECT, Transport.PORT_FORWARD] if self._directory.host else [Transport.PORT_FORWARD]
 
     def connect(self, context: Context) -> Connect:
-        """A dial: by the way that worked last, then by the other one. It raises `ConnectionError` when none works."""
+        """A dial, by one way after the other. It raises `ConnectionError` when none works."""
 
         async def connect() -> SpliceEnd:
             failures = []
             ways = self.order()
             for way in ways:
-                seconds = HANDSHAKE_TIMEOUT if way == self.used or way == ways[-1] else DIRECT_SECONDS
+                seconds = HANDSHAKE_TIMEOUT if way == ways[-1] else MOMENT if self._unreachable else DIRECT_SECONDS
                 try:
                     async with asyncio.timeout(seconds):
                         end = await self._dial(way, context)
                 except (OSError, TimeoutError) as error:
+                    self._unreachable |= way is Transport.DIRECT
                     failures.append(f"{way}: {str(error) or 'no answer in time'}")
                     continue
+                if way is Transport.DIRECT:
+                    self._unreachable = False
                 self.used = way
                 return end
             await self._look_again()
