@@ -161,7 +161,7 @@ class Overrides(Mapping[RoutingKey, Override]):
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Overrides):
-            return NotImplemented
+            return super().__eq__(other)
         return self is other or not any(True for _ in self.differences(other))
 
     __hash__ = None  # type: ignore[assignment]
