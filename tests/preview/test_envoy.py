@@ -24,8 +24,14 @@ TOKEN = "correct-horse"
 Sent = list[tuple[str, str]]
 
 
-async def echo(request: web.Request) -> web.Response:
-    """The request's headers, as they came."""
+async def echo(request: web.Request) -> web.StreamResponse:
+    """The request's headers, as they came; over a WebSocket each message."""
+    if request.path == "/ws":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{request.headers['baggage']}: {message.data}")
+        return socket
     return web.json_response([[name, value] for name, value in request.headers.items()])
 
 
@@ -98,6 +104,10 @@ async def test_a_gateway(tmp_path: Path) -> None:
         assert not [name for name in headers if name.startswith(("x-envoy", "x-forwarded-for", "x-request"))]
         assert (await get(plain, host="web--other.localhost"))[0] == 404
         assert (await get(plain, host="web--key-g.localhost"))[0] == 200
+
+        async with session.ws_connect(f"{plain}/ws", headers={"host": "web--key-g.localhost"}) as socket:
+            await socket.send_str("hello")
+            assert (await socket.receive(timeout=20)).data == "sandlane-routing-key=key-g: hello"
 
         refused = await get(guarded)
         assert refused[0] == 401

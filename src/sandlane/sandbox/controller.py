@@ -14,6 +14,7 @@ from sandlane.kube.errors import NotFound
 from sandlane.kube.resource import (
     DEPLOYMENTS,
     LOCAL_WORKLOADS,
+    NAMESPACES,
     NETWORK_POLICIES,
     PODS,
     ROUTE_GROUPS,
@@ -35,7 +36,7 @@ from sandlane.sandbox.plan import Plan, make_plan
 from sandlane.sandbox.pods import patience
 from sandlane.sandbox.status import Observation, expires, observe, terminating
 from sandlane.sandbox.writes import Writes
-from sandlane.world.records import Deployment, LocalWorkload, Pod, RouteGroup, Sandbox, Service
+from sandlane.world.records import Deployment, LocalWorkload, Namespace, Pod, RouteGroup, Sandbox, Service
 from sandlane.world.reports import Routes
 from sandlane.world.surroundings import NetworkPolicy
 from sandlane.world.world import SELECTORS, World
@@ -78,6 +79,7 @@ class SandboxController:
             .watches(SERVICES, Service, to_requests=lambda s: wake.of_service(world, s), when=wake.service_changed)
             .watches(PODS, Pod, to_requests=wake.of_pod, label_selector=SELECTORS["pods"])
             .watches(NETWORK_POLICIES, NetworkPolicy, to_requests=lambda p: wake.of_policy(world, p), when=wake.later)
+            .watches(NAMESPACES, Namespace, to_requests=lambda n: wake.of_consent(world, n), when=wake.later)
             .watches(ROUTE_GROUPS, RouteGroup, to_requests=wake.of_route_group, when=wake.matches_changed)
             .complete(self)
         )

@@ -8,7 +8,8 @@ from sandlane.api.keys import routing_key
 from sandlane.api.labels import FORK, SANDBOX
 from sandlane.kube.informer import Change
 from sandlane.kube.resource import Key
-from sandlane.world.records import Deployment, Pod, RouteGroup, Sandbox, Service
+from sandlane.preview.plan import endpoints_of
+from sandlane.world.records import Deployment, Namespace, Pod, RouteGroup, Sandbox, Service
 from sandlane.world.surroundings import NetworkPolicy
 from sandlane.world.world import World, original, ours
 
@@ -89,6 +90,16 @@ def of_pod(pod: Pod) -> list[Key]:
 def of_policy(world: World, policy: NetworkPolicy) -> list[Key]:
     """The sandboxes of its namespace."""
     return [sandbox.metadata.key for sandbox in world.sandboxes.list(policy.metadata.namespace)]
+
+
+def of_consent(world: World, namespace: Namespace) -> list[Key]:
+    """The sandboxes that have a preview endpoint in this namespace, which is another one's."""
+    within = f".{namespace.metadata.name}:"
+    return [
+        sandbox.metadata.key
+        for sandbox in world.sandboxes
+        if any(within in endpoint.target for endpoint in endpoints_of(sandbox))
+    ]
 
 
 def of_route_group(group: RouteGroup) -> list[Key]:
