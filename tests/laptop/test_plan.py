@@ -9,7 +9,7 @@ import pytest
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.inbound import LocalTarget
 from sandlane.laptop.joining import covers
-from sandlane.laptop.plan import chosen, joined, new_local_workload, parse_mapping, read_documents
+from sandlane.laptop.plan import chosen, followed, joined, new_local_workload, parse_mapping, read_documents
 
 
 def local_workload(name: str, workload: str = "eta", sandbox: str = "mine", **metadata: Any) -> dict[str, Any]:
@@ -58,6 +58,15 @@ def test_ports_given_here_say_where_on_this_laptop_a_joined_workload_goes() -> N
     assert held.targets == (LocalTarget(1, "127.0.0.1", 7000),)
     with pytest.raises(ConnectError, match="maps the ports 1"):
         joined(local_workload("a"), [parse_mapping("5=7000")])
+
+
+def test_mappings_that_change_are_followed() -> None:
+    """What the command line has sent elsewhere stays there as long as its mapping stays the same."""
+    before = (parse_mapping("1=10"), parse_mapping("2=20"))
+    now = (parse_mapping("1=11"), parse_mapping("2=20"))
+    after = (parse_mapping("1=10"), parse_mapping("2=22"), parse_mapping("3=30"))
+    assert [target.to_port for target in followed(now, before, after)] == [11, 22, 30]
+    assert [target.to_port for target in followed(now, before, (parse_mapping("1=12"),))] == [12]
 
 
 def test_a_new_local_workload_needs_workload_and_ports() -> None:

@@ -33,7 +33,7 @@ asyncio.run(main())
 
 
 async def test_an_envoy_that_was_killed_is_started_again(tmp_path: Path) -> None:
-    """And takes connections at the same sockets."""
+    """And takes connections at the same sockets; so is one that gets another configuration."""
     config = inbound_bootstrap([Inbound("a", str(tmp_path / "a"), ())], str(tmp_path / "admin"))
     envoy = Envoy(config, SystemClock())
     async with asyncio.TaskGroup() as tasks:
@@ -47,6 +47,10 @@ async def test_an_envoy_that_was_killed_is_started_again(tmp_path: Path) -> None
         await envoy.ready()
         _, writer = await asyncio.open_unix_connection(tmp_path / "a")
         writer.close()
+        envoy.configure(inbound_bootstrap([Inbound("b", str(tmp_path / "b"), ())], str(tmp_path / "admin")))
+        async with asyncio.timeout(20):
+            while not os.path.exists(tmp_path / "b"):  # noqa: ASYNC240 - of the kernel
+                await asyncio.sleep(0.01)
         running.cancel()
     assert not os.path.exists(f"/proc/{first}")  # noqa: ASYNC240 - of the kernel
 

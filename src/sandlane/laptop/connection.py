@@ -23,9 +23,10 @@ from sandlane.laptop.credentials import Credentials
 from sandlane.laptop.dialler import Connect, Dialler, Refused, TunnelState
 from sandlane.laptop.directory import find_directory
 from sandlane.laptop.errors import ConnectError
-from sandlane.laptop.inbound import Inbound, Seen, inbound_bootstrap
+from sandlane.laptop.inbound import Inbound, LocalTarget, Seen, inbound_bootstrap
 from sandlane.laptop.listening import listens
-from sandlane.laptop.plan import Joined
+from sandlane.laptop.pieces import Config
+from sandlane.laptop.plan import Joined, followed, targets_of
 from sandlane.laptop.process import Envoy
 from sandlane.laptop.requests import RequestLog
 from sandlane.laptop.splice import SpliceEnd
@@ -79,15 +80,13 @@ class Connection:
         self._folder = folder
         self._transport = transport
         self._ways: Ways | None = None
+        self._envoy: Envoy | None = None
+        self._specs: dict[str, tuple[LocalTarget, ...]] = {}
+        """Uid -> the mappings as the LocalWorkload's spec has them."""
 
     async def run(self) -> None:
         """Hold everything until cancelled. Raises `ConnectError` when nothing is left to hold."""
-        inbound = [
-            Inbound(str(each), str(self._folder / f"tunnel-{number}.sock"), each.targets)
-            for number, each in enumerate(self._workloads)
-        ]
-        config = inbound_bootstrap(inbound, str(self._folder / "admin.sock"))
-        envoy = Envoy(config, self._clock, self._log)
+        envoy = self._envoy = Envoy(self._config(), self._clock, self._log)
         async with asyncio.TaskGroup() as tasks:
             others = [
                 tasks.create_task(envoy.run(), name="envoy"),
@@ -99,14 +98,23 @@ class Connection:
                 await self._may_forward(directory.namespace)
             holding = [
                 tasks.create_task(
-                    self._hold(joined, held, directory.ca, directory.replicas, each.socket, envoy), name=str(joined)
+                    self._hold(joined, held, directory.ca, directory.replicas, self._socket(number), envoy),
+                    name=str(joined),
                 )
-                for joined, held, each in zip(self._workloads, self.state.workloads, inbound, strict=True)
+                for number, (joined, held) in enumerate(zip(self._workloads, self.state.workloads, strict=True))
             ]
             await asyncio.wait(holding)
             for each in others:
                 each.cancel()
         raise ConnectError("\n".join(f"{held.title}: {held.over}" for held in self.state.workloads))
+
+    def _socket(self, number: int) -> str:
+        return str(self._folder / f"tunnel-{number}.sock")
+
+    def _config(self) -> Config:
+        held = enumerate(self.state.workloads)
+        inbound = [Inbound(each.title, self._socket(number), each.mappings) for number, each in held]
+        return inbound_bootstrap(inbound, str(self._folder / "admin.sock"))
 
     async def _may_forward(self, namespace: str) -> None:
         """Raises `ConnectError` when the only way to the tunnel servers is one that the user may not go."""
@@ -229,10 +237,13 @@ class Connection:
         ready = conditions.get("Ready") or {}
         held.ready = {"True": True, "False": False}.get(ready.get("status", ""))
         held.cluster = ready.get("message") or ready.get("reason") or ""
-        wanted = {mapping["port"] for mapping in obj["spec"].get("mappings") or ()}
-        if wanted != {target.port for target in held.mappings}:
-            ports = ", ".join(map(str, sorted(wanted)))
-            held.cluster = f"its mappings have changed (ports {ports}): connect again to follow"
+        after = targets_of(obj)
+        before = self._specs.setdefault(joined.uid, after)
+        if after != before:
+            self._specs[joined.uid] = after
+            held.mappings = followed(held.mappings, before, after)
+            if self._envoy is not None:
+                self._envoy.configure(self._config())
         self._changed()
 
     async def _look(self) -> None:

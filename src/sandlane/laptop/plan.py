@@ -60,14 +60,20 @@ def local_host(host: str) -> str:
     return "127.0.0.1" if host in ("", "localhost") else host
 
 
+def targets_of(obj: Object) -> tuple[LocalTarget, ...]:
+    """The mappings in a LocalWorkload's spec, by port."""
+    found = []
+    for mapping in obj["spec"].get("mappings") or ():
+        host, _, port = mapping["to"].rpartition(":")
+        everybody = bool(mapping.get("allConnections"))
+        found.append(LocalTarget(mapping["port"], local_host(host), int(port), everybody))
+    return tuple(sorted(found, key=lambda target: target.port))
+
+
 def joined(obj: Object, override: Sequence[LocalTarget] = ()) -> Joined:
     """A LocalWorkload as it is held. `override` says where else its ports go on this laptop. Raises `ConnectError`."""
     metadata, spec = obj["metadata"], obj["spec"]
-    own = {}
-    for mapping in spec.get("mappings") or ():
-        host, _, port = mapping["to"].rpartition(":")
-        everybody = bool(mapping.get("allConnections"))
-        own[mapping["port"]] = LocalTarget(mapping["port"], local_host(host), int(port), everybody)
+    own = {target.port: target for target in targets_of(obj)}
     for target in override:
         if target.port not in own:
             ports = ", ".join(map(str, sorted(own))) or "none"
@@ -84,6 +90,16 @@ def joined(obj: Object, override: Sequence[LocalTarget] = ()) -> Joined:
         spec["from"]["name"],
         tuple(own[port] for port in sorted(own)),
     )
+
+
+def followed(
+    now: Sequence[LocalTarget], before: Sequence[LocalTarget], after: Sequence[LocalTarget]
+) -> tuple[LocalTarget, ...]:
+    """Where requests go once the mappings in a spec have changed: a port whose mapping has not changed goes where it went, also
+    if the command line had sent it elsewhere."""
+    mine = {target.port: target for target in now}
+    unchanged = {old.port for old in before for new in after if (old.port, old.to) == (new.port, new.to)}
+    return tuple(mine[each.port] if each.port in unchanged and each.port in mine else each for each in after)
 
 
 def chosen(known: Iterable[Object], sandbox: str, workload: str) -> list[Object]:

@@ -33,15 +33,17 @@ _CHUNK = 1 << 16
 
 
 class Envoy:
-    """One Envoy. `on_log` gets what it writes on standard output, as it comes (its access log); what it complains about
-    is in a file beside its admin socket."""
+    """One Envoy. `on_log` gets what it writes on standard output, as it comes (its access log). Its configuration, which is too
+    long for a command line, and what it complains about are in files beside its admin socket."""
 
     def __init__(self, config: Config, clock: Clock, on_log: Callable[[bytes], None] = lambda chunk: None) -> None:
-        self._argv = [str(envoy_binary()), "--config-yaml", msgspec.json.encode(config).decode(), *_FLAGS]
+        self._binary = envoy_binary()
+        self._config = config
         self._admin = Path(config["admin"]["address"]["pipe"]["path"])
         self._errors_file = self._admin.with_suffix(".log")
         self._clock = clock
         self._on_log = on_log
+        self._replaced = False
         self.pid = 0
 
     async def ready(self, seconds: float = 30.0) -> None:
@@ -60,12 +62,22 @@ class Envoy:
             await self._clock.sleep(0.02)
         raise ConnectError(f"the local Envoy was not ready within {seconds:.0f} s")
 
+    def configure(self, config: Config) -> None:
+        """Start it again with another configuration; tunnels wait for it."""
+        self._config = config
+        if self.pid:
+            self._replaced = True
+            os.kill(self.pid, signal.SIGKILL)
+
     async def run(self) -> None:
         """Keep it running until cancelled. Raises `ConnectError` when it does not stay alive."""
         delay, failures = FIRST_DELAY, 0
         while True:
             started = self._clock.monotonic()
             code = await self._live()
+            if self._replaced:
+                self._replaced = False
+                continue
             if self._clock.monotonic() - started > HEALTHY_AFTER:
                 delay, failures = FIRST_DELAY, 0
             failures += 1
@@ -77,9 +89,11 @@ class Envoy:
             delay = min(delay * 2, LAST_DELAY)
 
     async def _live(self) -> int:
+        file = self._admin.with_suffix(".json")
+        file.write_bytes(msgspec.json.encode(self._config))
         with self._errors_file.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                *self._argv,
+                *(str(self._binary), "-c", str(file), *_FLAGS),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
