@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import re
 import statistics
@@ -15,19 +16,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from bench.faulty import FaultyProxy
 from bench.report import Table
 from sandlane.laptop.dialler import Dialler, direct
-from sandlane.laptop.inbound import Inbound, inbound_bootstrap
+from sandlane.laptop.inbound import Inbound, LocalTarget, inbound_bootstrap
 from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER
 from sandlane.tunnel.bootstrap import PING
-from support.tunnel import UID, RealClock, Tunnel, eventually, running_envoy
+from support.tunnel import UID, RealClock, Tunnel, eventually, free_port, running_envoy
 
 LAPTOPS = 200
 RESETS = 30
+BODY = int(os.environ.get("BODY_MIB", "1024")) << 20
+CHUNK = b"x" * (1 << 20)
+PAUSE = 2.0
 LIMITS = (
     "Limits: 1 MiB of a tunnel server's memory per tunnel, all back within 15 s, back within 2 s after a reset (p99)."
 )
@@ -116,11 +121,64 @@ async def resets(folder: Path) -> list[float]:
     return found
 
 
+async def large(folder: Path) -> tuple[float, float, float]:
+    """MiB/s of one large body to the laptop and of one back whose reader pauses; MiB by which the server grew."""
+    tunnel = Tunnel(folder)
+    tunnel.allow(UID)
+    loop = asyncio.get_running_loop()
+
+    async def take(request: web.Request) -> web.Response:
+        size = 0
+        async for chunk in request.content.iter_any():
+            size += len(chunk)
+        return web.Response(text=str(size))
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for _ in range(BODY // len(CHUNK)):
+            await answer.write(CHUNK)
+        return answer
+
+    application = web.Application()
+    application.add_routes([web.put("/", take), web.get("/", give)])
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+
+    async def send() -> AsyncIterator[bytes]:
+        for _ in range(BODY // len(CHUNK)):
+            yield CHUNK
+
+    url, headers = f"https://127.0.0.1:{tunnel.options.ingress_port}/", {ID_HEADER: UID, PORT_HEADER: "1"}
+    async with tunnel.server() as server, tunnel.laptop(UID, LocalTarget(1, "127.0.0.1", port)):
+        connector, timeout = aiohttp.TCPConnector(ssl=tunnel.router()), aiohttp.ClientTimeout(None)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            before, most, start = resident(server.pid), 0.0, loop.time()
+            async with session.put(url, data=send(), headers=headers) as answer:
+                assert int(await answer.text()) == BODY
+            there, start, size = loop.time() - start, loop.time(), 0
+            async with session.get(url, headers=headers) as answer:
+                async for chunk in answer.content.iter_any():
+                    if not size:
+                        await asyncio.sleep(PAUSE)
+                        most = resident(server.pid)
+                    size += len(chunk)
+            assert size == BODY
+            most = max(most, resident(server.pid))
+            back = loop.time() - start - PAUSE
+    await runner.cleanup()
+    return BODY / 2**20 / there, BODY / 2**20 / back, (most - before) / 1024
+
+
 def run() -> list[Table]:
     """Both."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         idle, used, back = asyncio.run(many(Path(one)))
         times = sorted(asyncio.run(resets(Path(other))))
+    with tempfile.TemporaryDirectory() as folder:
+        there, back_again, grown = asyncio.run(large(Path(folder)))
     rows = (
         (
             f"a tunnel server's memory per tunnel, {LAPTOPS} laptops with two each",
@@ -131,5 +189,13 @@ def run() -> list[Table]:
             f"a laptop back after a reset of all its connections, p50 / p99 of {RESETS}",
             f"{statistics.median(times):.2f} s / {times[-1]:.2f} s",
         ),
+    )
+    size = f"{BODY >> 20} MiB"
+    rows += (
+        (
+            f"a body of {size} to the laptop, and one back whose reader pauses",
+            f"{there:.0f} MiB/s, {back_again:.0f} MiB/s",
+        ),
+        ("by how much that makes the tunnel server grow", f"{grown:.0f} MiB"),
     )
     return [Table("tunnels", "Many laptops", ("what", "measured"), rows, limits=(LIMITS,))]
