@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sandlane.local.apiserver.managed_fields import managers
 from sandlane.local.apiserver.managed_fields.compare import compare, fields_of_new
-from sandlane.local.apiserver.managed_fields.fieldset import STRIPPED, fields_of, from_fields, to_fields
+from sandlane.local.apiserver.managed_fields.fieldset import STRIPPED, DuplicateKey, fields_of, from_fields, to_fields
 from sandlane.local.apiserver.managed_fields.managers import Change, Conflicts
 from sandlane.local.apiserver.schema import Schema
 
@@ -204,3 +204,18 @@ def test_a_new_object_is_compared_with_nothing(spec: Object, typed: bool, known:
     assert fields_of_new(new, schema, typed=typed, status=True) == to_fields(added)
     without = {path for path in added if path[0] != "f:status"}
     assert fields_of_new(new, schema, typed=typed, status=False) == to_fields(without)
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"items": [{"id": "p"}, {"id": "p"}]}, '.spec.items: duplicate entries for key [id="p"]'),
+        ({"items": [{"id": "p"}, {"v": 1}]}, '.spec.items: element 1: associative list with keys has an element that omits key field "id"'),
+        ({"tags": ["x", "x"]}, '.spec.tags: duplicate entries for key [="x"]'),
+    ],
+)  # fmt: skip
+def test_lists_that_cannot_be_applied(spec: Object, why: str) -> None:
+    """An item that cannot be told from others is refused, with its list."""
+    with pytest.raises(DuplicateKey) as caught:
+        apply(None, spec, "m")
+    assert str(caught.value).startswith(why)
