@@ -27,6 +27,8 @@ from sandlane.local.apiserver.wire.conform import DecodeError
 __all__ = ["Decoded", "check_fields", "decode_body", "protobuf"]
 
 MAX_MANAGER = 128
+SHOWN, MOST_SHOWN = 30, 1000
+"""Characters of a body that faults show."""
 ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor")
 
 
@@ -64,11 +66,16 @@ def decode_body(request: Request, *, notice: bool = True) -> Decoded:
 
 
 def decode_object(type_: ResourceType, request: Request, *, notice: bool = True) -> Decoded:
-    """Decode a body that has to be an object of a type; a missing kind is taken from the URL. Raises `StatusError`."""
+    """Decode a body that has to be an object of a type; a missing kind of a built-in one is taken from the URL. Raises `StatusError`."""
     decoded = decode_body(request, notice=notice)
     obj, resource = decoded.obj, type_.resource
     if not isinstance(obj, dict):
         raise bad_request("couldn't get version/kind; json parse error: the body is not an object")
+    if type_.custom and not obj.get("kind"):
+        text = request.body.decode("utf-8", "replace").strip()
+        short = text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+        why = f"Object 'Kind' is missing in '{text[:MOST_SHOWN]}' ({short})"
+        raise bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): {why}")
     kind, api_version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if kind != resource.kind or api_version != resource.api_version:
         group, _, version = str(api_version).rpartition("/")

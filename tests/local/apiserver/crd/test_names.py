@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandlane.kube.resource import CUSTOM_RESOURCE_DEFINITIONS, Resource
+import pytest
+
+from sandlane.kube.errors import ApiError
+from sandlane.kube.resource import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, Resource
 from sandlane.testing.cluster import FakeCluster
 
 GROUP = "shapes.example.test"
@@ -41,3 +44,17 @@ async def test_names_that_become_free_are_given_to_who_waits() -> None:
             "spec": {},
         }
         await cluster.client.create(Resource(GROUP, "v1", "crates", "Box"), made)
+
+
+async def test_custom_resources_say_their_kind() -> None:
+    """A body without a kind is refused for a custom resource; for a built-in one the URL says it."""
+    async with FakeCluster() as cluster:
+        body = {"metadata": {"name": "a", "namespace": "default"}}
+        await cluster.client.create(CONFIG_MAPS, body)
+        boxes = Resource(GROUP, "v1", "boxes", "Box")
+        names = {"plural": "boxes", "kind": "Box"}
+        version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+        spec = {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]}
+        await cluster.client.create(CUSTOM_RESOURCE_DEFINITIONS, {"metadata": {"name": f"boxes.{GROUP}"}, "spec": spec})
+        with pytest.raises(ApiError, match="Object 'Kind' is missing"):
+            await cluster.client.create(boxes, body)

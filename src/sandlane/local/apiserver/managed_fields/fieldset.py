@@ -42,7 +42,7 @@ STRIPPED: frozenset[Path] = frozenset(
 
 
 class DuplicateKey(ValueError):
-    """Two items of a keyed list with the same key, an item without its key, or twice the same value in a set."""
+    """Two items of a keyed list with the same key, or twice the same value in a set."""
 
 
 def to_fields(paths: Iterable[Path]) -> Object:
@@ -92,17 +92,6 @@ def key_element(item: Object, schema: Schema) -> str:
     return "k:" + json.dumps(keys, separators=(",", ":"), sort_keys=True)
 
 
-def _missing_key(item: Any, schema: Schema | None) -> str:
-    """The key that an item of a keyed list lacks, without a default; empty when it has all."""
-    if schema is None or list_kind(schema) != "map" or not isinstance(item, dict):
-        return ""
-    properties = schema.items.properties if schema.items else {}
-    for key in schema.list_keys:
-        if item.get(key) is None and (key not in properties or properties[key].default is msgspec.UNSET):
-            return key
-    return ""
-
-
 def value_element(value: Any) -> str:
     """The element of an item of a set."""
     return "v:" + json.dumps(value, separators=(",", ":"))
@@ -145,11 +134,7 @@ def fields_of(value: Any, schema: Schema | None, at: Path = ()) -> set[Path]:
     if isinstance(value, list) and list_kind(schema) in ("set", "map"):
         items = schema.items if schema is not None and list_kind(schema) == "map" else None
         seen: set[str] = set()
-        for index, item in enumerate(value):
-            missing = _missing_key(item, schema)
-            if missing:
-                why = f'an element that omits key field "{missing}" (and doesn\'t have default value)'
-                raise DuplicateKey(f"{path_text(at)}: element {index}: associative list with keys has {why}")
+        for item in value:
             element = item_element(item, schema)
             if element in seen:
                 raise DuplicateKey(f"{path_text(at)}: duplicate entries for key {path_text((element,))}")
