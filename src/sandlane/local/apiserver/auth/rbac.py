@@ -61,15 +61,16 @@ class Rbac:
                 yield from self._rules_of(binding, namespace)
 
     def role_rules(self, reference: Object, namespace: str) -> list[Object] | None:
-        """The rules of a role by reference; None where it is not there. A ClusterRole may gather those of others."""
+        """The rules of a role by reference; None where it is not there. A ClusterRole may gather those of others, at once:
+        what a controller has written into it from them does not count."""
         found = self._objects("clusterroles")
         if reference["kind"] == "Role":
             found = [role for role in self._objects("roles") if role["metadata"]["namespace"] == namespace]
         role = next((role for role in found if role["metadata"]["name"] == reference["name"]), None)
         if role is None:
             return None
-        rules = list(role.get("rules") or ())
         aggregation = (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
+        rules = [] if aggregation else list(role.get("rules") or ())
         selectors = [selector for each in aggregation if (selector := selector_of(each)) is not None]
         for other in self._objects("clusterroles") if selectors else ():
             labels = other["metadata"].get("labels") or {}
