@@ -65,6 +65,13 @@ def test_the_last_words_of_what_has_ended_by_itself_are_told_once(folder: Path) 
     assert list(folder.iterdir()) == []
 
 
+def test_a_path_that_is_too_long_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said at once, not by Envoy."""
+    monkeypatch.setenv(RUNTIME_DIR, str(tmp_path / ("x" * 100)))
+    with pytest.raises(ConnectError, match="too long a path"), entry(SystemClock(), "rides", "mine"):
+        pytest.fail("it has begun")
+
+
 def test_a_folder_that_others_may_write_to_is_refused(folder: Path) -> None:
     """Somebody could put a record there that makes us end their choice of processes."""
     folder.mkdir()

@@ -95,6 +95,10 @@ def run(
     inject_key: Annotated[
         bool, typer.Option("--inject-key", help="Give requests that have no routing key the sandbox's.")
     ] = False,
+    reach: Annotated[
+        list[str] | None,
+        typer.Option("--reach", help="Other namespaces whose Services are reached; default: all you may list."),
+    ] = None,
     connect: Annotated[bool, typer.Option("--connect", help="Also `sandlane connect`, as long as it runs.")] = False,
     port: PortOption = None,
     tcp: TcpOption = None,
@@ -112,7 +116,7 @@ def run(
         fail("--connect needs a sandbox: name it with --sandbox")
     ports = (tuple(port or ()), tuple(tcp or ()))
     wanted = Wanted(sandbox, None, workload, *ports, namespace, transport=_transport(transport))
-    seen = Seen(sandbox, workload, container, namespace)
+    seen = Seen(sandbox, workload, container, namespace, tuple(reach or ()))
     raise typer.Exit(
         run(
             command or [],

@@ -48,6 +48,7 @@ class Seen(msgspec.Struct, frozen=True):
     workload: str = ""
     container: str = ""
     namespace: str = ""
+    reach: tuple[str, ...] = ()
 
 
 def run(
@@ -140,7 +141,7 @@ async def _run(command: Sequence[str], seen: Seen, config: Config, inject_key: b
     namespace = seen.namespace or config.namespace
     code = 0
     async with client_of(config) as client:
-        services, note = await list_services(client, namespace)
+        services, note = await list_services(client, namespace, seen.reach)
         workload = await _workload(client, namespace, seen)
         key = await _key(client, namespace, seen.sandbox) if seen.sandbox else ""
         container = await read_container(client, namespace, workload, seen.container) if workload else None

@@ -29,25 +29,31 @@ log = structlog.get_logger(__name__)
 
 REMEMBERED = 2.0
 """Seconds for which a Service's endpoints are not asked for again."""
-MOST_ELSEWHERE = 500
+MOST_ELSEWHERE = 200
 """Service ports of other namespaces beyond which these are left out: each costs a listener."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
-async def list_services(client: Client, namespace: str) -> tuple[list[Object], str]:
-    """All Services that the user may list, at least of `namespace`; and what is left out, in words. Raises `KubeError`."""
+async def list_services(client: Client, namespace: str, others: Sequence[str] = ()) -> tuple[list[Object], str]:
+    """The Services of `namespace` and of `others`; without others, all that the user may list, if they are not too many.
+
+    Also what is left out, in words. Raises `KubeError`.
+    """
     own = (await client.list(SERVICES, namespace)).items
+    if others:
+        for each in others:
+            own += (await client.list(SERVICES, each)).items if each != namespace else []
+        return own, ""
     try:
         everything = (await client.list(SERVICES)).items
     except Forbidden:
-        return own, f"you may not list Services of all namespaces: only those of {namespace} are reached by name"
-    others = [each for each in everything if each["metadata"]["namespace"] != namespace]
-    if len(doors(others)) > MOST_ELSEWHERE:
-        return (
-            own,
-            f"there are more than {MOST_ELSEWHERE} Service ports in other namespaces: only {namespace}'s are reached",
-        )
-    return own + others, ""
+        note = f"you may not list Services of all namespaces: only those of {namespace} are reached by name"
+        return own, f"{note}; --reach adds others"
+    elsewhere = [each for each in everything if each["metadata"]["namespace"] != namespace]
+    if len(doors(elsewhere)) > MOST_ELSEWHERE:
+        note = f"there are more than {MOST_ELSEWHERE} Service ports in other namespaces: only {namespace}'s are reached"
+        return own, f"{note}; --reach adds namespaces"
+    return own + elsewhere, ""
 
 
 class Reaching:
@@ -149,7 +155,9 @@ class Reaching:
                 raise ConnectionError(f"finding its endpoints: {error}") from error
             found = endpoints(slices, door.target)
             if not found:
-                raise ConnectionError("no Pod of it is ready")
+                strangers = any(not each.get("targetRef") for piece in slices for each in piece.get("endpoints") or ())
+                why = "its endpoints are not Pods, and port-forward reaches nothing else"
+                raise ConnectionError(why if strangers else "no Pod of it is ready")
             self._endpoints[door] = (self._clock.monotonic(), found)
         return found[int(self._rng.random() * len(found)) % len(found)]
 

@@ -21,6 +21,8 @@ from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.state import State
 
 RUNTIME_DIR = "SANDLANE_RUNTIME_DIR"
+LONGEST = 85
+"""Bytes of a folder's path: the kernel takes 107 for a socket in it."""
 _LOCK, _RECORD, _LOG = "lock", "connection.json", ".log"
 
 
@@ -75,6 +77,8 @@ class Entry:
 def own_folder(prefix: str = "") -> Iterator[Path]:
     """A folder of this process, for this user alone; removed at the end, or by whoever looks after we were killed."""
     folder = runtime_dir() / f"{prefix}{os.getpid()}"
+    if len(os.fsencode(folder)) > LONGEST:
+        raise ConnectError(f"{folder} is too long a path for Unix sockets: set ${RUNTIME_DIR} to a shorter one")
     shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
     folder.mkdir(mode=0o700)
     with (folder / _LOCK).open("w") as lock:
