@@ -58,13 +58,28 @@ async def fill(cluster: FakeCluster, app: int, sandboxes: int) -> None:
     shadow["metadata"]["ownerReferences"][0]["uid"] = made["metadata"]["uid"]
     for obj in (shadow, *slices):
         await cluster.add(obj)
-    for number in range(sandboxes + CHANGES):
-        objects = sandbox(f"key-{number}", "app", at)
-        objects[0]["status"]["forks"][0]["everReady"] = number < sandboxes
-        for obj in objects[:3]:
-            await cluster.add(obj)
+    for obj in sandbox("key-0", "app", at)[:3]:
+        made = await cluster.add(obj)
+        for number in range(1, sandboxes + CHANGES):
+            await copy(cluster, made, number, ready=number < sandboxes)
     for number in range(ROUTERS):
         await cluster.add(router_pod(number, HOST if not number else f"127.254.0.{number}"))
+
+
+async def copy(cluster: FakeCluster, made: Object, number: int, *, ready: bool) -> None:
+    """What was written for the first sandbox once more for another, straight into the store: writing all would take minutes."""
+    type_ = cluster.server.registry.by_kind(made["apiVersion"], made["kind"])
+    assert type_ is not None
+    obj = json.loads(json.dumps(made).replace("key-0", f"key-{number}"))
+    obj["metadata"]["uid"] = f"{obj['metadata']['uid']}-{number}"
+    if made["kind"] == "Sandbox":
+        obj["status"]["forks"][0]["everReady"] = ready
+
+    def at(version: int) -> bytes:
+        obj["metadata"]["resourceVersion"] = str(version)
+        return json.dumps(obj, separators=(",", ":")).encode()
+
+    await cluster.store.put(type_.storage_key, Key(NAMESPACE, obj["metadata"]["name"]), at, None)
 
 
 class Bench:
