@@ -15,7 +15,7 @@ from sandlane.routing.overrides import SHARDS
 KEY_HEADER = "x-sandlane-internal-key"
 """`SHARD|SERVICE:PORT|KEY`, set by the filter only and removed before the application sees the request."""
 BASELINE_HEADER = "x-sandlane-internal-baseline"
-"""The door's baseline as a cluster; the same holds for it."""
+"""The door's baseline as a cluster: set by its listener, and removed, too."""
 PROTO_HEADER = "x-sandlane-internal-proto"
 """The client's own `x-forwarded-proto`: Envoy sets one where there is none, which the application shall not see."""
 INTERNAL_HEADERS = (KEY_HEADER, BASELINE_HEADER, PROTO_HEADER)
@@ -26,26 +26,28 @@ local members = {NAMES}
 local whole = {WHOLE}
 local parameter = PARAMETER
 local find, match, gmatch, sub, byte = string.find, string.match, string.gmatch, string.sub, string.byte
-local named = {}
-for _, name in ipairs(members) do named[name] = true end
 local function unescape(text)
   if not find(text, "%", 1, true) then return text end
   return (string.gsub(text, "%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
 end
 local function trim(text) return match(text, "^[ \\t]*(.-)[ \\t]*$") end
-local function mentions(list)
-  for i = 1, #members do if find(list, members[i], 1, true) then return true end end
-end
-local function name_and_value(item)
-  local pair = match(item, "^[^;]*")
-  local at = find(pair, "=", 1, true)
-  if at then return trim(sub(pair, 1, at - 1)), trim(sub(pair, at + 1)) end
+local patterns = {}
+for i, name in ipairs(members) do
+  patterns[i] = "(),[ \\t]*" .. string.gsub(name, "%W", "%%%0") .. "[ \\t]*=[ \\t]*([^,; \\t][^,;]*)"
 end
 local function member(list)
-  if not list or not mentions(list) then return end
-  for item in gmatch(list, "[^,]+") do
-    local name, value = name_and_value(item)
-    if name and named[name] and value ~= "" then return value end
+  if not list then return end
+  local text, first, found
+  for i = 1, #members do
+    if find(list, members[i], 1, true) then
+      text = text or "," .. list
+      local at, value = match(text, patterns[i])
+      if at and (not first or at < first) then first, found = at, value end
+    end
+  end
+  if found then
+    local last = byte(found, -1)
+    return (last == 32 or last == 9) and trim(found) or found
   end
 end
 """
@@ -71,6 +73,16 @@ local function key_of(headers)
 end
 """
 _STRIP = """
+local named = {}
+for _, name in ipairs(members) do named[name] = true end
+local function mentions(list)
+  for i = 1, #members do if find(list, members[i], 1, true) then return true end end
+end
+local function name_and_value(item)
+  local pair = match(item, "^[^;]*")
+  local at = find(pair, "=", 1, true)
+  if at then return trim(sub(pair, 1, at - 1)), trim(sub(pair, at + 1)) end
+end
 local function strip(headers, header)
   local list = headers:get(header)
   if not list or not mentions(list) then return end
@@ -111,12 +123,11 @@ function envoy_on_request(handle)
   else
     headers:replace("KEY_HEADER", "0|DOOR|")
   end
-  headers:replace("BASELINE_HEADER", "BASELINE")
 end
 """
 
 
-def lua(sources: KeySources, door: str, baseline: str, *, strip: bool = False) -> str:
+def lua(sources: KeySources, door: str, *, strip: bool = False) -> str:
     """The filter's code for these sources at one door. `strip`: take keys off instead of heeding them."""
     values = {
         "NAMES": ", ".join(map(json.dumps, sources.members)),
@@ -125,9 +136,7 @@ def lua(sources: KeySources, door: str, baseline: str, *, strip: bool = False) -
         "MAX_KEY": str(MAX_KEY),
         "SHARDS": str(SHARDS),
         "KEY_HEADER": KEY_HEADER,
-        "BASELINE_HEADER": BASELINE_HEADER,
         "DOOR": door,
-        "BASELINE": baseline,
     }
     text = _SOURCE + (_STRIP if strip else _FIND) + _REQUEST
     return re.sub(rf"\b({'|'.join(values)})\b", lambda found: values[found.group()], text)

@@ -6,7 +6,7 @@ import msgspec
 
 from sandlane.routing.envoy.clusters import PRESERVE_CASE, TO_HEADER
 from sandlane.routing.envoy.encode import EXTENSION, Config, socket
-from sandlane.routing.envoy.filter import PROTO_HEADER, lua
+from sandlane.routing.envoy.filter import BASELINE_HEADER, PROTO_HEADER, lua
 from sandlane.routing.envoy.probe import probe_log
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
 from sandlane.routing.envoy.tunnel_clusters import whole_connections
@@ -77,21 +77,20 @@ def _udp(front: FrontDoor, name: str, address: str) -> Config:
     }
 
 
-_FIRST: Config = {
-    "name": "envoy.http.early_header_mutation.header_mutation",
-    "typed_config": {
-        "@type": EXTENSION + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [
-            {"remove": TO_HEADER},
-            {
-                "append": {
-                    "header": {"key": PROTO_HEADER, "value": "%REQ(X-FORWARDED-PROTO)%"},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            },
-        ],
-    },
-}
+def _first(front: FrontDoor) -> Config:
+    """What happens to a request's headers before anything else: ours are set, whatever the client sent."""
+    values = {BASELINE_HEADER: front.baseline.name, PROTO_HEADER: "%REQ(X-FORWARDED-PROTO)%"}
+    appended = [
+        {"append": {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+        for key, value in values.items()
+    ]
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": EXTENSION + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"remove": TO_HEADER}, *appended],
+        },
+    }
 
 
 def _manager(front: FrontDoor, options: DoorOptions) -> Config:
@@ -112,7 +111,7 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
         "normalize_path": False,
         "http_protocol_options": {"header_key_format": PRESERVE_CASE, "accept_http_10": True},
         "http2_protocol_options": {"allow_connect": True},
-        "early_header_mutation_extensions": [_FIRST],
+        "early_header_mutation_extensions": [_first(front)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "access_log": [*_access_log(options.access_log, str(front.door)), probe_log(str(front.door))],
         "http_filters": [
@@ -121,7 +120,7 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
                 "typed_config": {
                     "@type": EXTENSION + "filters.http.lua.v3.Lua",
                     "default_source_code": {
-                        "inline_string": lua(options.keys, door_name(front.door), front.baseline.name, strip=front.edge)
+                        "inline_string": lua(options.keys, door_name(front.door), strip=front.edge)
                     },
                 },
             },
