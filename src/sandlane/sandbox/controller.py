@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 RETRY_REFUSED = 30.0
 """Seconds until a refused write is tried again: what is in its way may go without a change that we watch."""
 RETRY_DELETION = 10.0
+AT_ONCE = 4
+"""So many times `--concurrent-reconciles`: a sandbox mostly waits for one write after the other to be committed."""
 PHASES = ("Pending", "Progressing", "Ready", "Failed", "Terminating")
 
 
@@ -81,6 +83,7 @@ class SandboxController:
             .watches(NETWORK_POLICIES, NetworkPolicy, to_requests=lambda p: wake.of_policy(world, p), when=wake.later)
             .watches(NAMESPACES, Namespace, to_requests=lambda n: wake.of_consent(world, n), when=wake.later)
             .watches(ROUTE_GROUPS, RouteGroup, to_requests=wake.of_route_group, when=wake.matches_changed)
+            .with_workers(AT_ONCE * manager.options.concurrent_reconciles)
             .complete(self)
         )
         self._routes.subscribe(lambda kind, key: controller.enqueue(key) if kind == "Sandbox" else None)
