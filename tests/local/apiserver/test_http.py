@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from typing import Any
 
 import pytest
 
+from sandlane.kube.transport import Request
 from sandlane.local.apiserver import http
 from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
 
@@ -147,3 +149,26 @@ async def test_connections_are_kept(served: Served) -> None:
         await reader.readexactly(int(length.split()[1]))
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_version_that_is_not_there_yet(served: Served) -> None:
+    """Who asks for an object of the future is told to come back; a version that is no number is refused."""
+    assert (await served.ask("POST", CONFIGS, config("c", 1)))[0] == 201
+    for version, code in (("", 200), ("0", 200), ("1", 200), (str(10**9), 504), ("x", 400)):
+        assert (await served.ask("GET", f"{CONFIGS}/c?resourceVersion={version}"))[0] == code
+
+
+async def test_thousands_of_watches(served: Served) -> None:
+    """Each of two thousand watches hears of a change, those that end are forgotten, and those that nobody reads cost nobody."""
+    store = served.server.store
+    query = (("watch", "true"), ("resourceVersion", str(store.version)))
+    streams: list[Any] = [await served.server.handle(Request("GET", CONFIGS, query)) for _ in range(2000)]
+    waiting = [asyncio.ensure_future(anext(stream.lines)) for stream in streams[:1000]]
+    await asyncio.sleep(0)
+    assert (await served.ask("POST", CONFIGS, config("c", 1)))[0] == 201
+    lines = await asyncio.wait_for(asyncio.gather(*waiting), 30)
+    assert {json.loads(line)["object"]["metadata"]["name"] for line in lines} == {"c"}
+    assert (await served.ask("GET", f"{CONFIGS}/c"))[0] == 200
+    for stream in streams:
+        await stream.lines.aclose()
+    assert not store._watchers[PODS]

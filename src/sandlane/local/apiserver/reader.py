@@ -64,8 +64,10 @@ class Reader:
         self._clock = clock
         self._lines = EventLines()
 
-    async def get(self, type_: ResourceType, namespace: str, name: str) -> Object:
-        """One object. Raises `StatusError` 404."""
+    async def get(self, type_: ResourceType, namespace: str, name: str, version: str = "") -> Object:
+        """One object, not older than `version`. Raises `StatusError` 404, and 400 or 504 for the version."""
+        if version and version != "0":
+            self._reached(version)
         stored = self._store.committed(type_.storage_key, Key(namespace, name))
         if stored is None:
             raise not_found(type_.resource.group, type_.resource.plural, name)
@@ -135,6 +137,11 @@ class Reader:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
         if not version or version == "0":
             return self._store.published
+        number = self._reached(version)
+        return number if match == "Exact" else self._store.published
+
+    def _reached(self, version: str) -> int:
+        """A version that there is already. Raises `StatusError` 400 and 504."""
         number = _version(version)
         if number > self._store.published:
             raise StatusError(
@@ -146,7 +153,7 @@ class Reader:
                     "retryAfterSeconds": 1,
                 },
             )
-        return number if match == "Exact" else self._store.published
+        return number
 
     def _continue(self, type_: ResourceType, token: str, query: Query) -> tuple[Key, int]:
         """Where a token goes on, and at which version. Raises `StatusError` 400 and 410."""

@@ -195,9 +195,9 @@ class ApiServer:
         match info.verb:
             case "get":
                 shape = negotiate(request.headers.get("accept", ""), query, listing=False)
-                return json_answer(
-                    shape.one(type_, await self.reader.get(type_, self._namespace(type_, info), info.name))
-                )
+                version = query.get("resourceVersion", "")
+                found = await self.reader.get(type_, self._namespace(type_, info), info.name, version)
+                return json_answer(shape.one(type_, found))
             case "list":
                 return await self._list(type_, info, request, query)
             case "watch":
