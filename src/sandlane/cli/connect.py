@@ -19,7 +19,7 @@ from sandlane.cli.reading import config_of
 from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock, SystemClock
 from sandlane.kube.config import Config, ConfigError
-from sandlane.kube.errors import ApiError, KubeError, TransportError
+from sandlane.kube.errors import ApiError, KubeError
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import LOCAL_WORKLOADS
 from sandlane.laptop.checks import about_clock, clock_offset, silent, with_protocols
@@ -79,12 +79,19 @@ class explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Say what is wrong and exit."""
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        if isinstance(error, BaseExceptionGroup):
+            error, others = error.split(_KNOWN)
+            if others is not None:
+                return  # a bug: as it is
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
         if isinstance(error, ApiError):
             self._fail(f"the cluster refused: {error}")
-        if isinstance(error, ConfigError | ConnectError | EnvoyMissing | TransportError | OSError):
+        if isinstance(error, _KNOWN):
             self._fail(error)
+
+
+_KNOWN = (ConfigError, ConnectError, EnvoyMissing, KubeError, OSError)
 
 
 async def _connect(wanted: Wanted, config: Config) -> None:

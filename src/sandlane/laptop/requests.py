@@ -28,9 +28,10 @@ class RequestLog:
         data = self._rest + chunk
         end = data.rfind(b"\n") + 1
         self._rest = data[end:]
-        lines = data[:end].splitlines()
-        self.count += len(lines)
-        seen = [found for line in lines[-SHOWN:] if (found := _decoded(line)) is not None]
+        whole = data[:end]
+        self.count += whole.count(b"\n")
+        newest = whole.rstrip(b"\n").rsplit(b"\n", SHOWN)[-SHOWN:]
+        seen = [found for line in newest if (found := _decoded(line)) is not None]
         self.last += seen
         return seen
 
