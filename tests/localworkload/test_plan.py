@@ -8,6 +8,7 @@ import pytest
 
 from sandlane.kube.resource import Key
 from sandlane.localworkload.plan import check
+from sandlane.world.records import LocalWorkload
 from sandlane.world.world import World
 
 
@@ -79,3 +80,32 @@ def test_accepted() -> None:
     found = world.local_workloads.get(Key("n", "l"))
     assert found is not None
     assert check(world, found) is None
+
+
+def tcp_service(**port: Any) -> dict[str, Any]:
+    ports = [{"port": 5432, "targetPort": "http", "protocol": "TCP"} | port]
+    spec = {"selector": {"app": "eta"}, "ports": ports}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "db", "namespace": "n", "uid": "v"},
+        "spec": spec,
+    }
+
+
+@pytest.mark.parametrize("port", [{"name": "postgres"}, {"name": "x", "appProtocol": "tcp"}])
+def test_plain_tcp_has_to_be_meant(port: dict[str, Any]) -> None:
+    """A port whose connections carry no key is refused, unless the mapping says that it takes everybody's."""
+    objects = [sandbox(), deployment(), tcp_service(**port)]
+    world = World.of([local(), *objects])
+    problem = check(world, found_in(world))
+    assert problem is not None
+    assert "Service db (port 5432)" in problem.message
+    world = World.of([local(mappings=[{"port": 8084, "to": "localhost:1", "allConnections": True}]), *objects])
+    assert check(world, found_in(world)) is None
+
+
+def found_in(world: World) -> LocalWorkload:
+    found = world.local_workloads.get(Key("n", "l"))
+    assert found is not None
+    return found

@@ -168,6 +168,7 @@ class Tunnels:
     def _holders(self) -> Holders:
         """Of every LocalWorkload; one that is being deleted keeps its own until its routes are out."""
         holders: dict[str, Holder | None] = {}
+        self._closed &= {local.metadata.uid for local in self._world.local_workloads}
         for local in self._world.local_workloads:
             uid, connection = local.metadata.uid, local.status.connection
             if uid not in self._closed:
