@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from sandlane.routing.build import build, overrides, protocol
+from sandlane.api.labels import EDGE
+from sandlane.kube.resource import Key
+from sandlane.routing.build import ALWAYS, ON_DEMAND, build, mode, overrides, protocol
 from sandlane.routing.names import LISTENERS, SHADOW_OF, shadow_name
-from sandlane.routing.table import Door, ServiceBackend, TunnelBackend
+from sandlane.routing.overrides import SHARDS, Overrides, shard_of
+from sandlane.routing.table import Door, Override, ServiceBackend, TunnelBackend
 from sandlane.world.records import ServicePort
 from sandlane.world.world import World
 
@@ -163,3 +166,30 @@ def test_the_digest_is_of_the_content() -> None:
 def test_protocol(port: ServicePort, wanted: str) -> None:
     """appProtocol, then the port's name, then a look at what arrives."""
     assert protocol(port) == wanted
+
+
+@pytest.mark.parametrize(("value", "edge"), [(None, False), ("none", False), ("strip", True), ("stirp", True)])
+def test_the_edge_always_goes_through_a_router(value: str | None, edge: bool) -> None:
+    """A Service whose keys shall be taken off is routed without any override; a typing error is on the safe side."""
+    objects = baseline()
+    if value is not None:
+        objects[0]["metadata"]["annotations"] = {EDGE: value}
+    world = World.of(objects)
+    assert build(world).doors[DOOR].edge is edge
+    service = world.services.get(Key("n", "eta"))
+    assert service is not None
+    assert mode(service) == (ALWAYS if edge else ON_DEMAND)
+
+
+def test_what_one_change_leaves_alone_is_shared() -> None:
+    """A new version of the table has the very pieces of the old one, but for those with a change; digests follow the content."""
+    one = Override(ServiceBackend("n", "eta-a", 80), "a", "Sandbox n/a")
+    before = Overrides.of({f"key-{number}": one for number in range(1000)})
+    after = before.changed({"key-1": None, "key-1000": one})
+    changed = {shard_of("key-1"), shard_of("key-1000")}
+    assert {shard for shard in range(SHARDS) if before.piece(shard) is not after.piece(shard)} == changed
+    assert dict(after.differences(before)) == {"key-1": None, "key-1000": one}
+    again = after.changed({"key-1": one, "key-1000": None})
+    assert again == before
+    assert (again.digest, len(again)) == (before.digest, 1000)
+    assert after.digest != before.digest

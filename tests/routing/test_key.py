@@ -39,3 +39,21 @@ def test_configured_sources() -> None:
     assert routing_key([("x-key", " h ")], "/?key=q", sources) == "h"
     assert routing_key([], "/a?b=1&key=q%2B+r#key=z", sources) == "q+ r"
     assert routing_key([("x-key", "h")], "/?key=q") is None
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (KeySources(), ""),
+        (KeySources(("a", "sd-routing-key"), ("X-Key",), "key"), ""),
+        (KeySources(()), "at least one name"),
+        (KeySources(("a b",)), "'a b'"),
+        (KeySources(("a=b",)), "'a=b'"),
+        (KeySources(("a",), ("Host",)), "Host cannot carry"),
+        (KeySources(("a",), ("x-sandlane-internal-key",)), "cannot carry"),
+        (KeySources(("a",), (), "a&b"), "'a&b'"),
+    ],
+)
+def test_sources_are_checked(sources: KeySources, said: str) -> None:
+    """Names that no request can have, or that must not decide, are refused with the option and the name."""
+    assert (sources.problem == "") if not said else (said in sources.problem)

@@ -33,7 +33,7 @@ OPAQUE = (
     "wss",
 )
 ON_DEMAND, ALWAYS, NEVER = "on-demand", "always", "never"
-STRIP = "strip"
+NONE = "none"
 
 Routes = dict[Door, dict[str, Override]]
 
@@ -186,8 +186,8 @@ def protocol(port: ServicePort) -> str:
 
 
 def is_edge(service: Service) -> bool:
-    """Whether the Service's requests come from outside, so that their routing keys do not count."""
-    return service.metadata.annotations.get(EDGE) == STRIP
+    """Whether the Service's requests come from outside, so that their routing keys do not count. A typing error counts as yes."""
+    return service.metadata.annotations.get(EDGE, NONE) not in (NONE, "")
 
 
 def mode(service: Service) -> str:
