@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from bench.load import wrk
 from bench.report import Table
-from bench.tunnel import answer, cluster, listener, server
+from bench.tunnel import H2, answer, cluster, listener, server
 from sandlane.routing.envoy.binary import envoy_binary
+from sandlane.routing.envoy.clusters import PRESERVE_CASE
 from support.router import Router, router, sandbox, service
 from support.service_proxy import free_port
 
@@ -34,6 +35,7 @@ SANDBOXES = 10_000
 DOOR = 20_001
 RATE = 8_000
 """Requests per second at which latencies are compared."""
+KEEP = {"header_key_format": PRESERVE_CASE}
 SCRIPT = """
 local number, last = NUMBER, 0
 request = function()
@@ -131,10 +133,18 @@ async def fill(made: Router, upstream: int, sandboxes: int) -> None:
 
 async def measure(folder: Path) -> tuple[dict[str, list[Sample]], dict[str, list[float]], dict[str, float]]:
     """Everything in one run, in turns."""
-    app, plain = free_port(), free_port()
+    app, plain, keeping = free_port(), free_port(), free_port()
     forward = {"route": {"cluster": "app", "timeout": "0s"}}
     unlimited = {"thresholds": [{"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}]}
     static = server("plain", [listener("in", plain, forward)], [cluster("app", app) | {"circuit_breakers": unlimited}])
+    kept_listener, kept_cluster = (
+        listener("in", keeping, forward),
+        cluster("app", app) | {"circuit_breakers": unlimited},
+    )
+    kept_listener["filter_chains"][0]["filters"][0]["typed_config"]["http_protocol_options"] = KEEP
+    options = {"@type": H2, "explicit_http_config": {"http_protocol_options": KEEP}}
+    kept_cluster["typed_extension_protocol_options"] = {H2.partition("/")[2]: options}
+    kept = server("kept", [kept_listener], [kept_cluster])
     upstream = server("app", [listener("in", app, answer(100))], [])
     closed: dict[str, list[Sample]] = {}
     opened: dict[str, list[float]] = {}
@@ -147,6 +157,7 @@ async def measure(folder: Path) -> tuple[dict[str, list[Sample]], dict[str, list
     async with (
         plain_envoy(folder, "app", upstream, 1),
         plain_envoy(folder, "plain", static, 0) as plain_pid,
+        plain_envoy(folder, "kept", kept, 0) as kept_pid,
         contextlib.AsyncExitStack() as stack,
     ):
         with on_core(0):
@@ -157,6 +168,7 @@ async def measure(folder: Path) -> tuple[dict[str, list[Sample]], dict[str, list
         sizes = {"one": memory(one.pid), "many": memory(many.pid)}
         paths: dict[str, tuple[int, str, Path | None]] = {
             "plain Envoy, one static route": (plain_pid, f"http://127.0.0.1:{plain}/", scripts[SANDBOXES]),
+            "the same, header lines keep their case": (kept_pid, f"http://127.0.0.1:{keeping}/", scripts[SANDBOXES]),
             "router, 1 sandbox": (one.pid, f"http://{one.host}:{DOOR}/", scripts[1]),
             f"router, {SANDBOXES:,} sandboxes": (many.pid, f"http://{many.host}:{DOOR}/", scripts[SANDBOXES]),
             f"router, {SANDBOXES:,} sandboxes, no key": (many.pid, f"http://{many.host}:{DOOR}/", None),
@@ -209,7 +221,7 @@ def run() -> list[Table]:
             )
         )
     flat = statistics.median(
-        many.cpu / one.cpu for one, many in zip(*(closed[name] for name in list(closed)[1:3]), strict=True)
+        many.cpu / one.cpu for one, many in zip(*(closed[name] for name in list(closed)[2:4]), strict=True)
     )
     note = (
         f"Envoy with one worker on one core; `wrk` with {CONNECTIONS} connections and the server on the other. Keys are drawn at random "
