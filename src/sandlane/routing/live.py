@@ -174,7 +174,7 @@ class LiveTable:
 
     def _held_changed(self, held: Held) -> set[Key]:
         """The sandboxes whose laptops came or went."""
-        before, self._held = self._held, held
+        before, self._held = self._held, dict(held)
         changed = {
             identity
             for identity in before.keys() | held.keys()
