@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 LENGTH = 13
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
+@lru_cache(maxsize=10_000)
 def derive_key(uid: str) -> str:
     """13 lower-case letters and digits (67 bits), the same for the same uid, and not guessable without it."""
     number = int.from_bytes(hashlib.sha256(f"sandlane.dev/routing-key/{uid}".encode()).digest())

@@ -47,7 +47,7 @@ class Store(Generic[R]):
         """Records that the index `name` has under `value`, in order of their keys. Raises `KeyError` without such an
         index."""
         found = self._indexes[name].get(value, {})
-        return [found[key] for key in sorted(found)]
+        return [found[key] for key in sorted(found)] if len(found) > 1 else list(found.values())
 
     def namespace(self, namespace: str) -> Iterable[R]:
         """The records of one namespace, in no order."""

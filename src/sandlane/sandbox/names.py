@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from sandlane.api.labels import FORK, FORK_OF, MANAGED_BY, MANAGER, SANDBOX
 from sandlane.api.limits import MAX_NAME
@@ -12,6 +13,7 @@ from sandlane.kube.metadata import ObjectMeta
 HASH = 8
 
 
+@lru_cache(maxsize=10_000)
 def derived(prefix: str, *identity: str) -> str:
     """A DNS label (RFC 1035: a letter first) from a readable prefix and a hash of what makes it unique."""
     digest = hashlib.sha256("/".join(identity).encode()).hexdigest()[:HASH]

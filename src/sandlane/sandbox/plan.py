@@ -255,6 +255,8 @@ def _template(deployment: Object, path: str) -> PodTemplate:
 
 def _recreates(world: World, baseline: Deployment) -> bool:
     """Whether no two Pods of the fork may be there at once: as its baseline says, or for a volume of one node."""
+    if b'"Recreate"' not in baseline.raw and b'"persistentVolumeClaim"' not in baseline.raw:
+        return False  # without reading the whole object once more
     spec = baseline.object()["spec"]
     if (spec.get("strategy") or {}).get("type") == "Recreate":
         return True
