@@ -7,7 +7,6 @@ import contextlib
 import os
 import random  # noqa: TID251 - the composition root
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from sandlane.cli.detached import DETACHED
 from sandlane.cli.reading import config_of
 from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock, SystemClock
@@ -34,8 +34,6 @@ from sandlane.routing.envoy.binary import EnvoyMissing
 
 Fail = Callable[[object], NoReturn]
 
-DETACHED = "SANDLANE_DETACHED"
-"""Set for the process that goes on in the background."""
 ROUTES_OUT = 5.0
 """Seconds to wait for routers to let go of a LocalWorkload before its tunnels are closed."""
 DETACH_AFTER = 30.0
@@ -56,14 +54,12 @@ class Wanted(msgspec.Struct, frozen=True):
     keep: bool = False
 
 
-def connect(wanted: Wanted, kubeconfig: Path | None, data_dir: Path | None, *, detach: bool, fail: Fail) -> None:
-    """Connect until Ctrl-C, or in the background."""
+def connect(wanted: Wanted, kubeconfig: Path | None, data_dir: Path | None, *, fail: Fail) -> None:
+    """Connect until Ctrl-C; started by `start_detached`, it goes to the background when it is connected."""
     if bool(wanted.sandbox) == bool(wanted.file):
         fail("say which Sandbox, or give a file with -f: `sandlane connect SANDBOX` or `sandlane connect -f FILE`")
     if wanted.file and (wanted.workload or wanted.ports or wanted.tcp):
         fail("--workload and --port go with a Sandbox's name; with -f the file says it")
-    if detach and DETACHED not in os.environ:
-        return _start_detached(fail, with_input=str(wanted.file) == "-")
     with explained(fail):
         asyncio.run(_connect(wanted, config_of(kubeconfig, data_dir)))
 
@@ -211,28 +207,6 @@ async def _routes_out(client: Client, clock: Clock, held: Iterable[Joined]) -> N
             if not obj["metadata"].get("deletionTimestamp"):
                 break  # it was there before us, and stays
             await clock.sleep(0.05)
-
-
-def _start_detached(fail: Fail, *, with_input: bool) -> None:
-    """Run this command again in the background; return when it is connected, with what it has said."""
-    argv = [sys.executable, "-m", "sandlane", *sys.argv[1:]]
-    process = subprocess.Popen(
-        argv,
-        env=os.environ | {DETACHED: "1"},
-        stdin=None if with_input else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:  # it ends when the process goes to the background, or for good
-        print(line, end="", flush=True)
-    try:
-        code = process.wait(timeout=0.5)
-    except subprocess.TimeoutExpired:
-        return
-    fail(f"the connection ended at once (exit code {code})")
 
 
 def _to_background(mine: Entry, *, ready: bool) -> None:

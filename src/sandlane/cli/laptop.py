@@ -56,6 +56,12 @@ def connect(
     kubeconfig: KubeconfigOption = None,
 ) -> None:
     """Put processes on this machine in the place of workloads, for one sandbox's key."""
+    import os
+
+    from sandlane.cli.detached import DETACHED, start_detached
+
+    if detach and DETACHED not in os.environ:
+        raise typer.Exit(start_detached(with_input=str(file) == "-"))
     from sandlane.cli.connect import Wanted, connect
     from sandlane.runtime.logging import set_up_logging
 
@@ -64,7 +70,7 @@ def connect(
         fail(f"--on-disconnect {on_disconnect}: it must be Fail, Baseline or Hold")
     ports = (tuple(port or ()), tuple(tcp or ()))
     wanted = Wanted(sandbox, file, workload, *ports, namespace, on_disconnect, _transport(transport), keep=keep)
-    connect(wanted, kubeconfig, data_dir, detach=detach, fail=fail)
+    connect(wanted, kubeconfig, data_dir, fail=fail)
 
 
 def connections(output: Annotated[str, typer.Option("--output", "-o", help="text or json")] = "text") -> None:
