@@ -11,6 +11,7 @@ from sandlane.routing.envoy.listeners import DoorOptions
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY
 from sandlane.routing.key import KeySources, routing_key
 from support.router import router, sandbox, service
+from support.service_proxy import until
 
 SOURCES = KeySources(("sandlane-routing-key", "sd-routing-key"), ("X-Key", "x-other-key"), "key")
 KEYS = ("a", "b-1", "c" * 40, "0")
@@ -55,7 +56,10 @@ def some_request(rng: random.Random) -> tuple[str, Headers]:
 
 
 async def test_the_router_finds_the_key_that_python_finds(tmp_path: Path) -> None:
-    """Whatever a request carries wherever: it is served by the fork of the key that `routing_key` gives, or by the baseline."""
+    """Whatever a request carries wherever: it is served by the fork of the key that `routing_key` gives, or by the baseline.
+
+    The router's log has a line for those that forks served, and none for the baseline's, as it was asked to.
+    """
     rng = random.Random(os.environ.get("SANDLANE_SEED", "keys"))
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +71,7 @@ async def test_the_router_finds_the_key_that_python_finds(tmp_path: Path) -> Non
 
     async with (
         await asyncio.start_server(talk, "127.0.0.1", 0) as server,
-        router(tmp_path, DoorOptions(SOURCES)) as made,
+        router(tmp_path, DoorOptions(SOURCES, "overrides")) as made,
     ):
         at = server.sockets[0].getsockname()
         objects = service("app", 20001, at)
@@ -95,3 +99,6 @@ async def test_the_router_finds_the_key_that_python_finds(tmp_path: Path) -> Non
         writer.close()
         await writer.wait_closed()
         assert len(found) == len(KEYS) + 1
+        for name in found - {"baseline"}:
+            await until(lambda name=name: f"door=n/app:80 served-by={name} to=127.0.0.1" in made.log.read_text(), name)
+        assert "served-by=baseline" not in made.log.read_text()
