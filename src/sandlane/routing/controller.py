@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 import structlog
@@ -23,7 +24,7 @@ from sandlane.kube.resource import (
 )
 from sandlane.routing.build import ALWAYS, listeners, mode, not_routable
 from sandlane.routing.contests import COMPLAIN, GIVE_UP, WINDOW, Contests, last_writer
-from sandlane.routing.identities import RENEWAL, Identities
+from sandlane.routing.identities import LOOK, RENEWAL, Identities
 from sandlane.routing.names import ROUTER as ROUTER_NAME
 from sandlane.routing.names import ROUTER_SECRET, SHADOW_OF, router_identity, shadow_name
 from sandlane.routing.publisher import Publisher
@@ -43,6 +44,8 @@ WAIT = 1.0
 IN_THE_WAY = 10.0
 """Seconds until it is looked whether a stranger's object is gone that has the name of one of ours."""
 FIELD_MANAGER = "sandlane"
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+"""What `kubectl rollout restart` writes into a Pod template: it stays."""
 DRAIN = 5.0
 """Seconds between turning a Service back and taking its listeners away."""
 
@@ -65,6 +68,7 @@ class RoutingController:
         self._turned_back: dict[Key, float] = {}
         self._allocating = asyncio.Lock()
         self._contests = Contests(manager.clock)
+        self._budgets: dict[str, float] = {}  # namespace -> when its PodDisruptionBudget is to be looked at again
 
     def setup_with_manager(self, manager: Manager) -> Controller:
         """Say who wakes it."""
@@ -90,9 +94,13 @@ class RoutingController:
     async def reconcile(self, request: Request) -> Result:
         """Drive one Service to where its requests should go."""
         service = self._world.services.get(request)
-        if service is None or service.metadata.deleting or ours(service) or self._ending(request.namespace):
+        if service is None or service.metadata.deleting or self._ending(request.namespace):
             self._contests.forget(request)
+            return await self._tidy(request.namespace)
+        if ours(service):
             return Result.done()
+        if not self._publisher.published.is_set():
+            return Result.requeue_after(WAIT)  # what there is a door for is not known yet
         original = self._world.original(service)
         problem = not_routable(original)
         wanted = not problem and self._wanted(service)
@@ -208,8 +216,14 @@ class RoutingController:
         try:
             secret = Key(namespace, ROUTER_SECRET)
             certificate = await self._identities.ensure(secret, router_identity(namespace), ROUTER_PODS)
-            await self._applier.ensure(DEPLOYMENTS, router_deployment(namespace, self._options, certificate))
-            await self._applier.ensure(POD_DISRUPTION_BUDGETS, router_budget(namespace))
+            router = router_deployment(namespace, self._options, certificate)
+            known = self._world.deployments.get(Key(namespace, ROUTER_NAME))
+            if restarted := ((known.spec.template.metadata.annotations if known else None) or {}).get(RESTARTED_AT):
+                router["spec"]["template"]["metadata"].setdefault("annotations", {})[RESTARTED_AT] = restarted
+            await self._applier.ensure(DEPLOYMENTS, router)
+            if self._clock.monotonic() >= self._budgets.get(namespace, 0.0):  # they are not watched
+                await self._applier.ensure(POD_DISRUPTION_BUDGETS, router_budget(namespace))
+                self._budgets[namespace] = self._clock.monotonic() + LOOK
         except NotOwned as error:
             self._publisher.obstruct(namespace, str(error))
             return str(error)
@@ -233,24 +247,32 @@ class RoutingController:
             return Result.requeue_after(DRAIN)
         shadow = self._world.services.get(Key(key.namespace, shadow_name(key.name)))
         if shadow is None:
-            return Result.done()
+            return await self._tidy(key.namespace)
         waited = self._clock.monotonic() - self._turned_back.get(key, float("-inf"))
         if waited < DRAIN:
             return Result.requeue_after(DRAIN - waited)
         self._turned_back.pop(key, None)
         await self._applier.remove(SERVICES, shadow.metadata.key, owner=service.metadata)
-        others = [each for each in self._shadows(key.namespace) if each.metadata.key != shadow.metadata.key]
-        if not others:
-            await self._applier.remove(DEPLOYMENTS, Key(key.namespace, ROUTER_NAME))
-            await self._delete_budget(key.namespace)
-            await self._identities.remove(Key(key.namespace, ROUTER_SECRET))
-        return Result.done()
+        return await self._tidy(key.namespace)
 
-    async def _delete_budget(self, namespace: str) -> None:
-        try:
+    async def _tidy(self, namespace: str) -> Result:
+        """Remove the router of a namespace where nothing is routed (any more); its Deployment last, as it tells that there is one."""
+        router = self._world.deployments.get(Key(namespace, ROUTER_NAME))
+        if (
+            router is None
+            or router.metadata.deleting
+            or ROUTER not in router.metadata.labels
+            or self._ending(namespace)
+        ):
+            return Result.done()
+        if self._shadows(namespace) or any(self._wanted(each) for each in self._world.services.list(namespace)):
+            return Result.done()
+        self._budgets.pop(namespace, None)
+        with contextlib.suppress(NotFound):
             await self._client.delete(POD_DISRUPTION_BUDGETS, ROUTER_NAME, namespace)
-        except NotFound:
-            pass
+        await self._identities.remove(Key(namespace, ROUTER_SECRET))
+        await self._applier.remove(DEPLOYMENTS, Key(namespace, ROUTER_NAME))
+        return Result.done()
 
     async def _patch(self, service: Service, patch: Patch) -> None:
         """Write the Service as it was computed. Raises `Conflict` when somebody was faster."""

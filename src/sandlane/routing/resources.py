@@ -179,11 +179,8 @@ def shadow_service(service: Service, original: Service, listeners: Mapping[int, 
             },
             "ownerReferences": [owner],
         },
-        "spec": {
-            "selector": spec["selector"],
-            "ports": ports,
-            "publishNotReadyAddresses": original.spec.publish_not_ready_addresses,
-        },
+        "spec": {"selector": spec["selector"], "ports": ports}
+        | ({"publishNotReadyAddresses": True} if original.spec.publish_not_ready_addresses else {}),
     }
 
 

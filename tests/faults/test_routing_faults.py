@@ -1,0 +1,137 @@
+"""Whatever goes wrong on the way, Services are turned, repaired and given back as if nothing had."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sandlane.api.crd import definitions
+from sandlane.api.labels import ORIGINAL
+from sandlane.kube.client import Client, PatchType
+from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Object
+from sandlane.routing.names import ROUTER
+from sandlane.routing.resources import ROUTER_SELECTOR
+from sandlane.testing.faults import Schedule
+from sandlane.testing.harness import Harness, Step, World
+from support.routers import NAMESPACE, PretendRouters, build, service
+
+
+def routing(mode: str | None) -> Step:
+    """The owner says how the Service shall be routed."""
+    body = {"metadata": {"annotations": {"sandlane.dev/routing": mode}}}
+    return lambda client: client.patch(SERVICES, "eta", body, namespace=NAMESPACE)
+
+
+async def apply_by_kubectl(client: Client) -> None:
+    """`kubectl apply` of the unchanged manifest, with no webhook: a union of selectors, and the owner's ports."""
+    manifest = service()["spec"]
+    body = {"spec": {"selector": manifest["selector"], "ports": manifest["ports"]}}
+    await client.patch(SERVICES, "eta", body, namespace=NAMESPACE, patch_type=PatchType.STRATEGIC)
+
+
+async def apply_by_force(client: Client) -> None:
+    """`kubectl apply --server-side --force-conflicts`."""
+    await client.apply(SERVICES, service(), field_manager="gitops")
+
+
+async def replace(client: Client) -> None:
+    """`kubectl replace`: everything of ours is gone, the annotation, too."""
+    await client.replace(SERVICES, service())
+
+
+async def add_a_port(client: Client) -> None:
+    """The owner wants another selector and one more port."""
+    ports = [*service()["spec"]["ports"], {"name": "more", "port": 81, "targetPort": 8081, "protocol": "TCP"}]
+    body = service(ports=ports)
+    body["spec"]["selector"] = {"app": "eta", "track": "stable"}
+    await client.apply(SERVICES, body, field_manager="owner")
+
+
+async def delete_router(client: Client) -> None:
+    """A stranger deletes the router."""
+    await client.delete(DEPLOYMENTS, ROUTER, NAMESPACE)
+
+
+async def delete_service(client: Client) -> None:
+    """The owner deletes the Service."""
+    await client.delete(SERVICES, "eta", NAMESPACE)
+
+
+ROWS: dict[str, list[Step]] = {
+    "turned": [],
+    "given-back": [routing(None)],
+    "never": [routing("never"), routing("always"), routing("never")],
+    "applied-by-kubectl": [apply_by_kubectl],
+    "applied-by-force": [apply_by_force],
+    "replaced": [replace],
+    "changed-by-its-owner": [add_a_port],
+    "changed-and-given-back": [add_a_port, routing("never")],
+    "router-deleted": [delete_router],
+    "deleted": [delete_service],
+}
+
+
+def normalise(obj: Object) -> Object | None:
+    """Certificates are made anew; Pods are the environment's."""
+    if obj["kind"] == "Secret":
+        return {**obj, "data": sorted(obj["data"])}
+    return None if obj["kind"] == "Pod" else obj
+
+
+def harness(row: str) -> Harness:
+    """A row."""
+    objects = [*definitions(), service()]
+    return Harness(build, objects=objects, steps=ROWS[row], environment=PretendRouters, normalise=normalise, limit=8)
+
+
+async def undisturbed(row: str) -> World:
+    """The world in which a row ends; starting again must write nothing."""
+    run = await harness(row)._run(Schedule())
+    assert run.second_writes == [], run.log
+    return run.world
+
+
+def plain(world: World) -> dict[str, Any]:
+    """What the owner can see of the Service."""
+    spec = world[f"Service {NAMESPACE}/eta"]["spec"]
+    ports = [{name: value for name, value in port.items() if name != "nodePort"} for port in spec["ports"]]
+    return {"selector": spec["selector"], "ports": ports, "type": spec["type"], "affinity": spec["sessionAffinity"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS)
+async def test_ends_in_the_same_world(row: str) -> None:
+    """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
+    report = await harness(row).check()
+    assert report.writes
+
+
+async def test_turned_and_given_back_is_as_its_owner_wrote_it() -> None:
+    """Every port turned, UDP too; given back with every field as before, and nothing of ours left."""
+    turned = await undisturbed("turned")
+    assert plain(turned)["selector"] == ROUTER_SELECTOR
+    assert all(20_000 <= port["targetPort"] < 30_000 for port in plain(turned)["ports"])
+    assert plain(turned)["affinity"] == "ClientIP"
+    assert {"Deployment", "PodDisruptionBudget", "Secret"} <= {name.split()[0] for name in turned}
+    back = await undisturbed("never")
+    spec = service()["spec"]
+    assert plain(back) == {
+        "selector": spec["selector"], "ports": spec["ports"], "type": "NodePort", "affinity": "ClientIP",
+    }  # fmt: skip
+    assert ORIGINAL not in back[f"Service {NAMESPACE}/eta"]["metadata"]["annotations"]
+    assert not {"Deployment", "PodDisruptionBudget", "Secret"} & {name.split()[0] for name in back}
+
+
+@pytest.mark.parametrize("row", ["applied-by-kubectl", "applied-by-force", "replaced", "changed-by-its-owner"])
+async def test_a_written_service_is_turned_again(row: str) -> None:
+    """Whoever writes it, it ends turned, with their wish saved."""
+    world = await undisturbed(row)
+    metadata = world[f"Service {NAMESPACE}/eta"]["metadata"]
+    assert plain(world)["selector"] == ROUTER_SELECTOR
+    assert all(20_000 <= port["targetPort"] < 30_000 for port in plain(world)["ports"])
+    saved = json.loads(metadata["annotations"][ORIGINAL])
+    changed = row == "changed-by-its-owner"
+    assert saved["selector"] == {"app": "eta"} | ({"track": "stable"} if changed else {})
+    assert [port["targetPort"] for port in saved["ports"]] == ["http", 9090, 5353] + ([8081] if changed else [])
