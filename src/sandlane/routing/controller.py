@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import structlog
 
@@ -29,7 +29,7 @@ from sandlane.routing.names import ROUTER as ROUTER_NAME
 from sandlane.routing.names import ROUTER_SECRET, SHADOW_OF, router_identity, shadow_name
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.resources import RouterOptions, allocate, router_budget, router_deployment, shadow_service
-from sandlane.routing.turning import Patch, is_right, is_turned, turn, turn_back
+from sandlane.routing.turning import Patch, is_right, is_turned, owners_wish, turn, turn_back
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.recorder import WARNING
@@ -112,6 +112,10 @@ class RoutingController:
         if left := self._left_to_owner(service):
             return await self._leave(service, left)
         remembered = listeners(self._world, service)
+        if is_turned(service) and not is_right(service, remembered):
+            if not self._publisher.routers(request.namespace):
+                return await self._fail_open(service, remembered)
+            return await self._repair(service, remembered)
         ports = [port.port for port in original.spec.ports]
         if in_the_way := await self._ensure(request.namespace):
             self._recorder.event(SERVICES, service.metadata, reasons.NOT_OWNED, in_the_way, kind=WARNING)
@@ -128,8 +132,8 @@ class RoutingController:
             self._recorder.event(SERVICES, service.metadata, reasons.ROUTES_REJECTED, refused, kind=WARNING)
         if is_turned(service) and is_right(service, allocated):
             return Result.requeue_after(RENEWAL)
-        if is_turned(service):
-            return await self._repair(service, allocated)
+        if is_turned(service):  # right, as far as its ports are remembered
+            return Result.requeue_after(WAIT)
         if waiting := self._not_ready(service, allocated):
             log.debug("turn_waits", service=str(request), why=waiting)
             return Result.requeue_after(WAIT)
@@ -148,7 +152,7 @@ class RoutingController:
         found = self._world.namespaces.get(Key("", namespace))
         return found is not None and (found.metadata.deleting or found.status.phase == "Terminating")
 
-    async def _repair(self, service: Service, allocated: dict[int, int]) -> Result:
+    async def _repair(self, service: Service, remembered: Mapping[int, int]) -> Result:
         """Somebody wrote a turned Service, and the webhook was not asked: until it is put right it may select nobody.
 
         What has no door yet is given back to its owner at once, and turned again when it has one.
@@ -156,10 +160,13 @@ class RoutingController:
         key = service.metadata.key
         live = await self._client.get(SERVICES, key.name, key.namespace)
         writer = last_writer(live, FIELD_MANAGER) or "somebody"
-        if self._no_doors(service, allocated):
-            await self._patch(service, turn_back(service.object(), allocated))
+        obj = service.object()
+        wanted = {port["port"] for port in owners_wish(obj, remembered)["ports"]}
+        doors = self._doors(service)
+        if any(port not in remembered or doors.get(port) != remembered[port] for port in wanted):
+            await self._patch(service, turn_back(obj, remembered))
             return Result.requeue_after(WAIT)
-        await self._patch(service, turn(service.object(), allocated))
+        await self._patch(service, turn(obj, remembered))
         count = self._contests.repaired(key, writer)
         log.info("repaired", service=str(key), writer=writer, count=count)
         if count >= COMPLAIN:
@@ -194,13 +201,16 @@ class RoutingController:
         """Why there is not a door for each port of a Service in the published table; empty when there is."""
         if listeners(self._world, service) != allocated:
             return "its shadow is not seen yet"
+        return "" if self._doors(service) == allocated else "its doors are not in the table yet"
+
+    def _doors(self, service: Service) -> dict[int, int]:
+        """The router's port for each port of a Service, in the published table."""
         namespace, name = service.metadata.key
-        fronts = {
+        return {
             front.door.port: front.listener
             for front in self._publisher.table.of_namespace(namespace)
             if front.door.service == name
         }
-        return "" if fronts == allocated else "its doors are not in the table yet"
 
     def _refused(self, service: Key) -> str:
         """What routers refuse of a Service's configuration; they keep the last good one."""
@@ -230,7 +240,7 @@ class RoutingController:
         self._publisher.obstruct(namespace, "")
         return ""
 
-    async def _fail_open(self, service: Service, allocated: dict[int, int]) -> Result:
+    async def _fail_open(self, service: Service, allocated: Mapping[int, int]) -> Result:
         """No router is ready: the baseline must go on without it."""
         message = "no router is ready: the Service is turned back until one is"
         self._recorder.event(SERVICES, service.metadata, reasons.ROUTER_UNAVAILABLE, message, kind=WARNING)

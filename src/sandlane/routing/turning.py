@@ -12,6 +12,7 @@ from typing import Any
 
 from sandlane.api.labels import ORIGINAL
 from sandlane.kube.resource import Object
+from sandlane.routing.names import FIRST_LISTENER, LAST_LISTENER
 from sandlane.routing.resources import ROUTER_SELECTOR
 from sandlane.world.records import Service
 
@@ -43,10 +44,18 @@ def owners_wish(obj: Object, listeners: Mapping[int, int]) -> Object:
     ports = []
     for port in spec.get("ports") or ():
         known = before.get((port["port"], port.get("protocol", "TCP")))
-        if port.get("targetPort") == listeners.get(port["port"]) and known is not None:
+        if known is not None and _is_ours(port, listeners):
             port = {**port, "targetPort": known.get("targetPort", port["port"])}
         ports.append(port)
     return {"selector": written or saved["selector"], "ports": ports}
+
+
+def _is_ours(port: Mapping[str, Any], listeners: Mapping[int, int]) -> bool:
+    """Whether a targetPort is the router's: as remembered, or by its number where that is forgotten."""
+    target, remembered = port.get("targetPort"), listeners.get(port["port"])
+    if remembered is None:
+        return isinstance(target, int) and FIRST_LISTENER <= target <= LAST_LISTENER
+    return target == remembered
 
 
 def turn(obj: Object, listeners: Mapping[int, int]) -> Patch:
