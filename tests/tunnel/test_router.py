@@ -121,3 +121,9 @@ async def test_a_laptop_that_is_known_to_be_gone(tunnel: Tunnel) -> None:
     """With Fail the answer is there at once, and says why."""
     async with router(tunnel, front("http", OnDisconnect.FAIL, connected=False)) as entry:
         assert await get(entry) == (503, DISCONNECTED)
+
+
+async def test_no_tunnel_server_at_all(tmp_path: Path) -> None:
+    """The router's own answer says why, too."""
+    async with router(Tunnel(tmp_path), front("http", OnDisconnect.FAIL)) as entry:
+        assert await get(entry) == (503, DISCONNECTED)

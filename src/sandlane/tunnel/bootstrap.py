@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from sandlane.routing.tunnels import DISCONNECTED, INGRESS_PORT, REASON_HEADER, TRUST
+from sandlane.routing.tunnels import BROKEN, DISCONNECTED, INGRESS_PORT, REASON_HEADER, TRUST
 
 Config = dict[str, Any]
 
@@ -34,7 +34,6 @@ WORKERS_HEADER = "x-sandlane-tunnel-workers"
 """On the answer to a handshake: how many tunnels that replica needs (Envoy keeps tunnels per worker thread)."""
 HANDSHAKE_PATH = "/reverse_connections/request"
 UPGRADE = "reverse-tunnel"
-BROKEN = "local-broken"
 PING = "ping"
 SERVER_NAME = "tunnel.sandlane"
 """The DNS name in the tunnel servers' certificate."""

@@ -9,7 +9,7 @@ from sandlane.routing.envoy.encode import EXTENSION, Config, socket
 from sandlane.routing.envoy.filter import BASELINE_HEADER, PROTO_HEADER, lua
 from sandlane.routing.envoy.probe import probe_log
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
-from sandlane.routing.envoy.tunnel_clusters import whole_connections
+from sandlane.routing.envoy.tunnel_clusters import own_replies, whole_connections
 from sandlane.routing.key import KeySources
 from sandlane.routing.table import FrontDoor
 
@@ -113,6 +113,7 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
         "http2_protocol_options": {"allow_connect": True},
         "early_header_mutation_extensions": [_first(front)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "local_reply_config": own_replies(),
         "access_log": [*_access_log(options.access_log, str(front.door)), probe_log(str(front.door))],
         "http_filters": [
             {

@@ -10,6 +10,7 @@ from sandlane.routing.envoy.encode import ADS, EXTENSION, Config, socket
 from sandlane.routing.table import FrontDoor, Override, TunnelBackend
 from sandlane.routing.tunnels import (
     ANY,
+    BROKEN,
     DISCONNECTED,
     ID_HEADER,
     INGRESS_PORT,
@@ -84,6 +85,22 @@ def tunnel_routes(front: FrontDoor, override: Override, backend: TunnelBackend, 
         hold = override.hold_seconds if override.on_disconnect is OnDisconnect.HOLD else 0
         each["route"] = {**each["route"], "retry_policy": _again(hold)}
     return routes
+
+
+def own_replies() -> Config:
+    """Says why on a 503 of the router itself to a request that was meant for a laptop: no tunnel server took it, or one broke off."""
+    unavailable = {"comparison": {"op": "EQ", "value": {"default_value": 503, "runtime_key": "none"}}}
+    meant = [
+        {"status_code_filter": unavailable},
+        {"header_filter": {"header": {"name": PORT_HEADER, "present_match": True}}},
+    ]
+    never = {"response_flag_filter": {"flags": ["UF", "UH"]}}
+
+    def mapper(reason: str, *filters: Config) -> Config:
+        header = {"header": {"key": REASON_HEADER, "value": reason}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        return {"filter": {"and_filter": {"filters": [*meant, *filters]}}, "headers_to_add": [header]}
+
+    return {"mappers": [mapper(DISCONNECTED, never), mapper(BROKEN)]}
 
 
 def whole_connections(front: FrontDoor) -> Config:
