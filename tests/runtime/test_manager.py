@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from sandlane.kube.errors import TransportError
+from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import CONFIG_MAPS, SECRETS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Key
 from sandlane.kube.transport import Request, Response
 from sandlane.runtime.controller import Controller
@@ -20,6 +21,7 @@ from sandlane.runtime.metrics import resource_of
 from sandlane.runtime.options import ManagerOptions, OptionsError, load_options, parse_options, split_address
 from sandlane.runtime.result import Request as Name
 from sandlane.runtime.result import Result
+from sandlane.testing.events import captured_events
 
 SERIES = """
 cache_lists_total cache_objects cache_silent_total cache_undecodable_total cache_watches_total
@@ -200,6 +202,26 @@ async def test_stopping_lets_running_reconciles_end(rig: Any) -> None:
     await rig.until(job.done)
     await job
     assert len(slow.ended) == 1
+
+
+async def test_waiting_events_do_not_keep_the_lease(rig: Any) -> None:
+    """An ending leader writes what it can in a second, then the next one may lead."""
+    manager = rig.manager(leader_elect=True)
+
+    async def slow_events(request: Request) -> Response | None:
+        if request.method == "POST" and request.path.endswith("/events"):
+            await rig.clock.sleep(0.4)
+        return None
+
+    rig.cluster.transport.intercepts.append(slow_events)
+    job = asyncio.ensure_future(manager.run())
+    await rig.until(manager.leading.is_set)
+    for n in range(20):
+        manager.recorder.event(CONFIG_MAPS, ObjectMeta(name=f"a{n}", namespace="d", uid=str(n)), "Created", "made it")
+    manager.stop()
+    await rig.until(job.done, within=2)
+    await job
+    assert 0 < len(await captured_events(rig.cluster.client, "d")) < 10
 
 
 async def test_stopping_takes_thirty_seconds_at_most(rig: Any) -> None:

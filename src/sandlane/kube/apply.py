@@ -95,9 +95,8 @@ class Applier:
         action = Action.UNCHANGED
         if would_change(desired, live, self._manager):
             action = Action.UPDATED
-            fence = {"uid": live["metadata"]["uid"]} | (
-                {"resourceVersion": resource_version} if resource_version else {}
-            )
+            # Of this very state: what a former leader has under way is refused once the next one has written.
+            fence = {name: live["metadata"][name] for name in ("uid", "resourceVersion")}
             body = {**desired, "metadata": desired["metadata"] | fence}
             live = await self._client.apply(resource, body, field_manager=self._manager)
         if foreign := foreign_paths(desired, live, self._manager):

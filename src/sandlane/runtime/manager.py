@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 Runnable = Callable[[], Awaitable[None]]
 SYNC_PATIENCE = 60.0
 """Seconds of waiting for the first lists after which it is said which ones are late."""
+LAST_EVENTS = 1.0
+"""Seconds for the events that wait when a manager ends: the next leader waits for the Lease."""
 NO_ATTEMPT = 600.0
 """Seconds without an attempt of a watch after which its task counts as stuck."""
 
@@ -214,13 +216,16 @@ class Manager:
             await within(self.clock, self.options.graceful_shutdown_seconds, self._drained())
         except TimeoutError:
             log.warning("reconciles_cut_short", seconds=self.options.graceful_shutdown_seconds)
+        if self.leading.is_set():
+            try:
+                await within(self.clock, LAST_EVENTS, self.recorder.flush())
+            except TimeoutError:
+                log.warning("events_not_written", seconds=LAST_EVENTS)
         main.cancel()
 
     async def _drained(self) -> None:
         for controller in self._controllers:
             await controller.queue.drained()
-        if self.leading.is_set():
-            await self.recorder.flush()
 
     def _handle_signals(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
