@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from sandlane.world.world import World
 from support import worlds
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=int(os.environ.get("SANDLANE_FUZZ_WORLDS", "40")), deadline=None)
 @given(st.lists(st.tuples(worlds.changes, worlds.held), min_size=1, max_size=6))
 def test_any_history_gives_the_table_of_a_fresh_build(
     history: list[tuple[list[Any], Mapping[str, frozenset[str]]]],

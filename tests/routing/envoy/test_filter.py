@@ -15,7 +15,7 @@ from support.service_proxy import until
 
 SOURCES = KeySources(("sandlane-routing-key", "sd-routing-key"), ("X-Key", "x-other-key"), "key")
 KEYS = ("a", "b-1", "c" * 40, "0")
-REQUESTS = int(os.environ.get("SANDLANE_FUZZ", "400"))
+REQUESTS = int(os.environ.get("SANDLANE_FUZZ", "300"))
 Headers = list[tuple[str, str]]
 
 

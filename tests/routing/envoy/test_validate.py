@@ -28,7 +28,7 @@ from sandlane.routing.key import KeySources
 from sandlane.world.world import World
 from support import worlds
 
-WORLDS = int(os.environ.get("SANDLANE_FUZZ_WORLDS", "12"))
+WORLDS = int(os.environ.get("SANDLANE_FUZZ_WORLDS", "6"))
 MANAGER = EXTENSION + "filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = {"name": "router", "typed_config": {"@type": EXTENSION + "filters.http.router.v3.Router"}}
 MESSAGES: dict[str, Any] = {
