@@ -79,7 +79,7 @@ def test_settings_reach_the_manager(tmp_path: Path) -> None:
     )
     file = tmp_path / "manager.yaml"
     file.write_text(made["ConfigMap", "sandlane-manager"]["data"]["manager.yaml"])
-    options = load_options(file, Options)
+    options = load_options(file, Options())
     assert isinstance(options, Options)
     assert (options.kube_api_burst, options.settings.limits.forks_per_sandbox) == (1_000_000, 3)
     pod = made["Deployment", "sandlane-manager"]["spec"]["template"]["spec"]

@@ -34,7 +34,7 @@ def test_the_manager_reads_its_configuration(tmp_path: Path) -> None:
     (config,) = of("ConfigMap")
     file = tmp_path / "manager.yaml"
     file.write_text(config["data"]["manager.yaml"])
-    options = load_options(file, Options)
+    options = load_options(file, Options())
     assert isinstance(options, Options)
     assert options.webhook_port
     assert not options.allow_unchecked_requesters
