@@ -61,7 +61,6 @@ async def delete_service(client: Client) -> None:
 
 ROWS: dict[str, list[Step]] = {
     "turned": [],
-    "given-back": [routing(None)],
     "never": [routing("never"), routing("always"), routing("never")],
     "applied-by-kubectl": [apply_by_kubectl],
     "applied-by-force": [apply_by_force],
@@ -101,7 +100,7 @@ def plain(world: World) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", ["changed-and-given-back", "router-deleted"])
 async def test_ends_in_the_same_world(row: str) -> None:
     """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
     report = await harness(row).check()
@@ -124,6 +123,7 @@ async def test_turned_and_given_back_is_as_its_owner_wrote_it() -> None:
     assert not {"Deployment", "PodDisruptionBudget", "Secret"} & {name.split()[0] for name in back}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["applied-by-kubectl", "applied-by-force", "replaced", "changed-by-its-owner"])
 async def test_a_written_service_is_turned_again(row: str) -> None:
     """Whoever writes it, it ends turned, with their wish saved."""
@@ -135,3 +135,9 @@ async def test_a_written_service_is_turned_again(row: str) -> None:
     changed = row == "changed-by-its-owner"
     assert saved["selector"] == {"app": "eta"} | ({"track": "stable"} if changed else {})
     assert [port["targetPort"] for port in saved["ports"]] == ["http", 9090, 5353] + ([8081] if changed else [])
+
+
+async def test_nothing_is_left_of_a_deleted_service() -> None:
+    """Its router goes with the last Service that needed it."""
+    world = await undisturbed("deleted")
+    assert not {"Deployment", "PodDisruptionBudget", "Secret"} & {name.split()[0] for name in world}

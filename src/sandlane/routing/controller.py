@@ -275,7 +275,9 @@ class RoutingController:
             or self._ending(namespace)
         ):
             return Result.done()
-        if self._shadows(namespace) or any(self._wanted(each) for each in self._world.services.list(namespace)):
+        if any(self._world.services.get(key) for key in self._routed(namespace)) or any(
+            self._wanted(each) for each in self._world.services.list(namespace)
+        ):
             return Result.done()
         self._budgets.pop(namespace, None)
         with contextlib.suppress(NotFound):
