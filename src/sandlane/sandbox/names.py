@@ -28,9 +28,9 @@ def fork_name(sandbox: ObjectMeta, baseline: str) -> str:
     return derived(f"{baseline}-{sandbox.name}", sandbox.uid, "Deployment", baseline)
 
 
-def service_name(sandbox: ObjectMeta, service: str) -> str:
-    """The fork's Service that stands in for `service`."""
-    return derived(f"{service}-{sandbox.name}", sandbox.uid, "Service", service)
+def service_name(sandbox: ObjectMeta, service: str, baseline: str) -> str:
+    """The Service that stands in for `service` before the fork of `baseline`; a Service may select two baselines."""
+    return derived(f"{service}-{sandbox.name}", sandbox.uid, "Service", service, baseline)
 
 
 def label_value(name: str) -> str:

@@ -203,7 +203,8 @@ class _Planner:
     def _overrides(self, baseline: Deployment, template: PodTemplate) -> tuple[Override, ...]:
         selecting = self._world.services_selecting(self._namespace, baseline.pod_labels)
         before, after = baseline.spec.template.spec.ports(), template.spec.ports()
-        return tuple(override(self._sandbox.metadata, service, before, after) for service in selecting)
+        sandbox, name = self._sandbox.metadata, baseline.metadata.name
+        return tuple(override(sandbox, service, name, before, after) for service in selecting)
 
     def _check_selection(self, deployment: Object, path: str) -> None:
         """No Service of anyone else may select the fork's Pods."""
@@ -226,7 +227,8 @@ class _Planner:
         if len(chosen) != 1:
             problem = f"{path}.service: which Service of {value.fork_of.name} is not clear; there are: {called}"
             raise PlanError(reasons.FORK_VALUE_UNRESOLVED, problem)
-        host = f"{names.service_name(self._sandbox.metadata, chosen[0].metadata.name)}.{self._namespace}.svc"
+        name = names.service_name(self._sandbox.metadata, chosen[0].metadata.name, value.fork_of.name)
+        host = f"{name}.{self._namespace}.svc"
         if value.field == "host":
             return host
         wanted = str(value.port)

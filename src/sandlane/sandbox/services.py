@@ -33,9 +33,13 @@ class Override(msgspec.Struct, frozen=True):
 
 
 def override(
-    sandbox: ObjectMeta, service: Service, before: Iterable[ContainerPort], after: Iterable[ContainerPort]
+    sandbox: ObjectMeta,
+    service: Service,
+    baseline: str,
+    before: Iterable[ContainerPort],
+    after: Iterable[ContainerPort],
 ) -> Override:
-    """How a Service leads to the fork, whose containers' ports were `before` in the baseline and are `after` now."""
+    """How a Service leads to the fork of `baseline`, whose containers' ports were `before` in the baseline and are `after` now."""
     before, after = list(before), list(after)
     found, missing = [], []
     for port in service.spec.ports:
@@ -44,7 +48,7 @@ def override(
             missing.append(port)
         else:
             found.append((port, target))
-    name = names.service_name(sandbox, service.metadata.name)
+    name = names.service_name(sandbox, service.metadata.name, baseline)
     return Override(service, name, tuple(found), tuple(missing))
 
 
