@@ -14,7 +14,10 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 @dataclass(frozen=True)
 class Table:
-    """One benchmark's result. `note` says what was done and against what; `rows` are cells as text."""
+    """One benchmark's result. `note` says what was done and against what; `rows` are cells as text.
+
+    `bench` is the benchmark that makes it, where it makes several.
+    """
 
     name: str
     title: str
@@ -22,10 +25,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     limits: tuple[str, ...] = field(default=())
+    bench: str = ""
 
     def markdown(self) -> str:
         """The table as a section of the page."""
-        lines = [f"## {self.title}", "", f"`make bench BENCH={self.name}` on {machine()}.", ""]
+        lines = [f"## {self.title}", "", f"`make bench BENCH={self.bench or self.name}` on {machine()}.", ""]
         if self.note:
             lines += [self.note, ""]
         lines += [_row(self.columns), _row("---" for _ in self.columns)]

@@ -237,5 +237,6 @@ def run() -> list[Table]:
         ("10,000 sandboxes on one Service add", f"{grown:.0f} MiB", "60 MiB"),
         ("the same after requests with all keys", f"{sizes['many, used'] - sizes['one']:.0f} MiB", ""),
     )
-    sizes_table = Table("routing", "A router with 10,000 sandboxes", ("what", "measured", "limit"), sizes_rows)
+    head = ("what", "measured", "limit")
+    sizes_table = Table("routing_sizes", "A router with 10,000 sandboxes", head, sizes_rows, bench="routing")
     return [requests, sizes_table]
