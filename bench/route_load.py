@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionInputs, ConnectionState, H2Connection
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -160,6 +160,9 @@ class _NotProcessed(Exception):
 class _H2Client(asyncio.Protocol):
     def __init__(self) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=True))
+        # The library takes a goodbye for the end; streams that the server has begun still get their answers.
+        going_on = {(ConnectionState.CLIENT_OPEN, ConnectionInputs.RECV_GOAWAY): (None, ConnectionState.CLIENT_OPEN)}
+        self.h2.state_machine._transitions = {**self.h2.state_machine._transitions, **going_on}
         self.usable = True
         self._waiting: dict[int, asyncio.Future[str]] = {}
         self._status: dict[int, bytes] = {}
@@ -198,8 +201,6 @@ class _H2Client(asyncio.Protocol):
                 last = event.last_stream_id if event.last_stream_id is not None else 0
                 for stream in [each for each in self._waiting if each > last]:
                     self._fail(stream, _NotProcessed())
-                # The library takes a goodbye for the end; streams up to `last` still get their answers.
-                self.h2.state_machine.state = self.h2.state_machine.state.CLIENT_OPEN
         self.transport.write(self.h2.data_to_send())
         if not self.usable and not self._waiting:
             self.transport.close()
