@@ -20,6 +20,7 @@ SHARED = {
     "kube_store",
     "runtime_cases",
     "route_load",
+    "routing_clients",
     "route_server",
 }
 
