@@ -6,6 +6,9 @@ UV := $(shell command -v uv 2>/dev/null)
 # Tests wait for processes more than they compute.
 WORKERS ?= $(shell expr 2 \* $$(nproc))
 
+# Many processes are started: each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo demo-local test check bench lock generate clean
 install: $(STAMP)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -23,3 +24,35 @@ def logs_as_by_default() -> Iterator[None]:
     """No test's logs go where an earlier one wanted them."""
     yield
     structlog.reset_defaults()
+
+
+HEAVY = (
+    "e2e/test_up", "e2e/test_uninstall", "e2e/test_laptop", "e2e/test_rights", "e2e/test_examples", "faults/test_leaders",
+    "faults/test_sandbox_faults", "faults/test_routegroup_faults", "e2e/test_demo", "e2e/test_admission", "test_guestbook",
+    "store/test_killed", "apiserver/test_killed", "install/test_chart", "faults/test_routing_faults", "test_any_request",
+)  # fmt: skip
+"""Modules that take long, the longest first."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each worker begins with some of the long modules, so that none is left alone with them at the end."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+
+    def heaviness(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(HEAVY) if f"{name}.py" in item.nodeid), len(HEAVY))
+
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    light = [item for item in items if heaviness(item) == len(HEAVY)]
+    for item in sorted(items, key=heaviness):
+        if heaviness(item) < len(HEAVY):
+            turn = heaviness(item) % (2 * workers)  # there and back again
+            parts[min(turn, 2 * workers - 1 - turn)].append(item)
+    share = len(items) // workers
+    for part in parts[:-1]:  # xdist gives each worker as many tests
+        missing = max(0, share - len(part))
+        part += light[:missing]
+        del light[:missing]
+    items[:] = [item for part in [*parts, light] for item in part]

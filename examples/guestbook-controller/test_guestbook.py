@@ -61,7 +61,7 @@ async def test_whatever_goes_wrong_it_ends_in_the_same_world() -> None:
         events[:] = await captured_events(client, "default")
 
     steps: list[Any] = [look, pods_become_ready, somebody_scales, new_image]
-    report = await Harness(GuestbookController, objects=[CRD, BOOK], steps=steps).check()
+    report = await Harness(GuestbookController, objects=[CRD, BOOK], steps=steps, limit=30).check()
     deployment = report.world["Deployment default/visitors"]
     assert deployment["spec"]["replicas"] == 2
     assert "nodeSelector" not in deployment["spec"]["template"]["spec"]

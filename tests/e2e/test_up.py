@@ -224,7 +224,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     own = Cluster(tmp_path / "data")
     marker = f"sleep {10_000_000 + os.getpid()}"
     try:
-        for level in range(3):
+        for level in (0, 2):
             own.sandlane("up", "--detach")
             if level == 0:
                 own.kubectl("create", "deployment", "tree", "--image=none", "--", "sh", "-c", f"{marker} & wait")

@@ -103,7 +103,7 @@ ROWS: dict[str, list[Step]] = {
 }
 
 
-SCHEDULES = 10
+SCHEDULES = 6
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def selected(service: Service, labels: dict[str, str]) -> bool:
 
 
 @given(worlds())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_baseline_service_selects_a_fork(objects: list[Object]) -> None:
     """No Service of the baseline selects the Pods of a fork, and each fork's Service selects that fork only."""
     world, plan = planned(objects)
@@ -114,7 +114,7 @@ def test_no_baseline_service_selects_a_fork(objects: list[Object]) -> None:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_names_are_short_and_unique(objects: list[Object]) -> None:
     """Every name is a DNS label of at most 63 characters, and no two objects of a kind share one."""
     _, plan = planned(objects)
@@ -137,7 +137,7 @@ def shuffled(value: Any) -> Any:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_plan_is_a_function_of_the_world(objects: list[Object]) -> None:
     """Neither the order of keys nor that of objects nor planning again changes anything."""
     _, plan = planned(objects)
@@ -147,7 +147,7 @@ def test_the_plan_is_a_function_of_the_world(objects: list[Object]) -> None:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_nobody_knows_survives(objects: list[Object]) -> None:
     """Fields of the Pod template that Sandlane does not know are copied."""
     _, plan = planned(objects)

@@ -238,7 +238,7 @@ def cluster(loop: asyncio.Runner) -> Iterator[FakeCluster]:
 
 
 @given(request_=requests())
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_request_is_a_fault_of_the_server(cluster: FakeCluster, loop: asyncio.Runner, request_: Request) -> None:
     """Each answer is JSON, YAML or text, and no code is 500 but where kube-apiserver says so too."""
 
