@@ -20,7 +20,7 @@ from sandlane.local.apiserver import stored_form
 from sandlane.local.apiserver.body import check_fields
 from sandlane.local.apiserver.kinds.access import record_requester
 from sandlane.local.apiserver.kinds.field_errors import FieldError
-from sandlane.local.apiserver.kinds.services import AddressError, AddressPool
+from sandlane.local.apiserver.kinds.services import AddressError, AddressPool, addresses_of
 from sandlane.local.apiserver.limits import Limits
 from sandlane.local.apiserver.managed_fields import managers
 from sandlane.local.apiserver.managed_fields.fieldset import DuplicateKey, FieldSet
@@ -103,9 +103,18 @@ class Writer:
         self.limits = Limits(store)
         self.is_going: Callable[[StorageKey], bool] = lambda storage: False
         self.addresses = AddressPool(service_cidr, self._services)
+        self._known_services: dict[Key, tuple[bytes, Object]] = {}
 
     def _services(self) -> list[Object]:
-        return [msgspec.json.decode(stored.data) for _, stored in self.store.list(("", "services"))]
+        """The addresses of all Services; only what has changed since the last time is decoded."""
+        known, found = self._known_services, {}
+        for key, stored in self.store.list(("", "services")):
+            before = known.get(key)
+            if before is None or before[0] is not stored.data:
+                before = stored.data, addresses_of(msgspec.json.decode(stored.data))
+            found[key] = before
+        self._known_services = found
+        return [service for _, service in found.values()]
 
     # -- create -----------------------------------------------------------------------------------------
 

@@ -111,6 +111,13 @@ class AddressPool:
             del self._recent[next(iter(self._recent))]
 
 
+def addresses_of(service: Object) -> Object:
+    """A Service with nothing but what the pool asks for."""
+    spec = service.get("spec") or {}
+    ports = [{"nodePort": port["nodePort"]} for port in spec.get("ports") or () if port.get("nodePort")]
+    return {"spec": {"clusterIPs": spec.get("clusterIPs") or (), "ports": ports}}
+
+
 def _addresses(services: Iterable[Object]) -> Iterator[str]:
     for service in services:
         yield from (service.get("spec") or {}).get("clusterIPs") or ()
