@@ -47,12 +47,13 @@ class Addresses(Protocol):
 
 
 class AddressPool:
-    """Addresses of one Service range. What lives is asked for each time; what was just given out is not given again.
+    """Addresses of one Service range. What was just given out is not given again; what lives is asked for now and then, and
+    whenever nothing else is free.
 
     Owned by the API server; one caller at a time.
     """
 
-    _RECENT = 512
+    _RECENT, _RENEW = 512, 256
 
     def __init__(self, cidr: str, services: Any) -> None:
         """`services()` lists the Service objects that live now."""
@@ -61,11 +62,13 @@ class AddressPool:
         self._next = 0
         self._next_port = 0
         self._recent: dict[str | int, None] = {}
+        self._used: set[str] = set()
+        self._given = self._RENEW
 
     def cluster_ip(self, wanted: str) -> str:
         """See Addresses."""
-        used = set(_addresses(self._services()))
         if wanted:
+            used = set(_addresses(self._services()))
             try:
                 inside = ipaddress.ip_address(wanted) in self._network
             except ValueError:
@@ -77,15 +80,26 @@ class AddressPool:
             if wanted in used:
                 text = f"failed to allocate IP {wanted}: provided IP is already allocated"
                 raise AddressError("spec.clusterIPs", [wanted], text)
+            self._remember(wanted)
             return wanted
+        if self._given < self._RENEW and (found := self._free()):
+            return found
+        self._used, self._given = set(_addresses(self._services())), 0
+        if found := self._free():
+            return found
+        raise AddressError("spec.clusterIPs", [], f"failed to allocate an address from {self._network}: range is full")
+
+    def _free(self) -> str:
+        """An address that nobody has; empty when there is none."""
         size = self._network.num_addresses - 2
         for _ in range(size):
             address = str(self._network[1 + self._next % size])
             self._next += 1
-            if address not in used and address not in self._recent:
+            if address not in self._used and address not in self._recent:
                 self._remember(address)
+                self._given += 1
                 return address
-        raise AddressError("spec.clusterIPs", [], f"failed to allocate an address from {self._network}: range is full")
+        return ""
 
     def node_port(self, wanted: int) -> int:
         """See Addresses."""
