@@ -15,8 +15,9 @@ from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.body import decode_body, media_type
 from sandlane.local.apiserver.eviction import evict
 from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.patching import APPLY
 from sandlane.local.apiserver.representation import negotiate
-from sandlane.local.apiserver.request_info import RequestInfo
+from sandlane.local.apiserver.request_info import RequestInfo, is_true
 from sandlane.local.apiserver.resource_type import Column, ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, conflict, internal, invalid
 
@@ -81,6 +82,16 @@ async def handle(
     body = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
     media = media_type(request)
     spec_path = (type_.scale_paths or DEFAULT_PATHS)[0]
+    if media.startswith(APPLY):
+        if not isinstance(body, dict):
+            raise bad_request("the body is not a Scale")
+        applied: Object = {"apiVersion": type_.resource.api_version, "kind": type_.resource.kind}
+        applied["metadata"] = {"name": info.name} | ({"namespace": namespace} if namespace else {})
+        if (replicas := (body.get("spec") or {}).get("replicas")) is not None:
+            _set(applied, spec_path, replicas)
+        force = is_true(query.get("force"))
+        made, _ = await server.writer.apply(write, applied, force=force, manager=query.get("fieldManager", ""))
+        return _answer(type_, to_scale(type_, made), request, query)
 
     async def scaled(old: Object) -> Object:
         before = to_scale(type_, old)
