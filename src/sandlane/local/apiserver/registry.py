@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from sandlane.kube.resource import Resource
 from sandlane.local.apiserver.kinds.table import Kind, builtin_kinds
@@ -20,8 +21,11 @@ class Registry:
         self._types: dict[tuple[str, str, str], ResourceType] = {}
         self._listeners: list[Listener] = []
         self.generation = 0
+        versions: dict[StorageKey, dict[str, ResourceType]] = {}
         for kind in builtin_kinds():
-            self._types[_key(kind.resource)] = builtin_type(kind)
+            type_ = builtin_type(kind)
+            others = versions.setdefault(type_.storage_key, {})
+            others[type_.resource.api_version] = self._types[_key(kind.resource)] = replace(type_, versions=others)
 
     def get(self, group: str, version: str, plural: str) -> ResourceType | None:
         """A resource type."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,6 +92,8 @@ class ResourceType:
     selectable_fields: dict[str, Callable[[Object], str]] = field(default_factory=dict)
     scale_paths: tuple[str, str, str] | None = None
     custom: bool = False
+    versions: Mapping[str, ResourceType] = field(default_factory=dict, repr=False, compare=False)
+    """All versions of the kind, by apiVersion, also those that are not served; empty where there is one."""
 
     @property
     def storage_key(self) -> StorageKey:

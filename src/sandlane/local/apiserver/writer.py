@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from sandlane.kube.clock import Clock, timestamp
 from sandlane.kube.patch.values import copy_json
@@ -24,6 +25,7 @@ from sandlane.local.apiserver.kinds.services import AddressError, AddressPool, a
 from sandlane.local.apiserver.limits import Limits
 from sandlane.local.apiserver.managed_fields import managers
 from sandlane.local.apiserver.managed_fields.fieldset import DuplicateKey, FieldSet
+from sandlane.local.apiserver.managed_fields.versions import ServedVersions
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
 from sandlane.local.apiserver.status import (
     MODIFIED,
@@ -37,6 +39,8 @@ from sandlane.local.apiserver.status import (
 )
 from sandlane.local.apiserver.store.objects import ObjectStore, StaleVersion, StorageFull, Stored
 from sandlane.local.apiserver.wire.conform import DecodeError
+
+log = structlog.get_logger(__name__)
 
 ATTEMPTS = 30
 POD_ACTIONS = ("binding", "ephemeralcontainers", "resize")
@@ -153,7 +157,7 @@ class Writer:
                 )
             raise already_exists(resource.group, resource.plural, name)
         if write.verb != "apply":
-            self._track(write, None, obj)
+            await self._track(write, None, obj)
         return await self._put(write, key, obj, None)
 
     # -- update -----------------------------------------------------------------------------------------
@@ -209,7 +213,7 @@ class Writer:
         if write.subresource in ("", "resize") and not new["metadata"].get("deletionTimestamp"):
             self.limits.check(type_, new, old, write.namespace)
         if write.verb != "apply":
-            self._track(write, old, new)
+            await self._track(write, old, new)
         new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")
         if meta.is_gone(type_, new):
             gone = await self._remove(write, key, copy_json(old), stored.version)  # watchers see it as it was
@@ -246,7 +250,7 @@ class Writer:
                     raise conflict(
                         type_.resource.group, type_.resource.plural, write.name, why.format(given.get("uid", ""))
                     )
-                made = self._applied(write, None, applied, force)
+                made = await self._applied(write, None, applied, force)
                 tracked = made["metadata"].get("managedFields")
                 write.verb = "apply"
                 if tracked is not None:
@@ -264,7 +268,7 @@ class Writer:
             if given.get("uid") and given["uid"] != live["metadata"]["uid"]:
                 fault = FieldError("FieldValueInvalid", "metadata.uid", given["uid"], "field is immutable")
                 self._refuse(type_, live, [fault, fault])  # checked twice upstream
-            new = self._applied(write, live, applied, force)
+            new = await self._applied(write, live, applied, force)
             new["metadata"].pop("resourceVersion", None)
             try:
                 return await self._update(write, key, stored, live, new), False
@@ -272,10 +276,10 @@ class Writer:
                 continue
         raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
 
-    def _applied(self, write: Write, live: Object | None, applied: Object, force: bool) -> Object:
+    async def _applied(self, write: Write, live: Object | None, applied: Object, force: bool) -> Object:
         type_ = write.type_
         try:
-            made = managers.apply(live, applied, type_.schema, self._change(write), force=force)
+            made = await managers.apply(live, applied, ServedVersions(type_), self._change(write), force=force)
             type_.strategy.prune(made)
             return made
         except managers.Conflicts as error:
@@ -347,13 +351,17 @@ class Writer:
         except AddressError as error:
             self._refuse(type_, obj, [FieldError("FieldValueInvalid", error.field, error.value, error.detail)])
 
-    def _track(self, write: Write, old: Object | None, new: Object) -> None:
+    async def _track(self, write: Write, old: Object | None, new: Object) -> None:
         """Keep managedFields right after a create or update."""
         given = new["metadata"].get("managedFields")
         if given == [] and old is not None:
             new["metadata"].pop("managedFields", None)
             old = managers.without_managers(old) | {}
-        managers.on_update(old, new, write.type_.schema, self._change(write))
+        try:
+            await managers.on_update(old, new, ServedVersions(write.type_), self._change(write))
+        except StatusError as error:  # as kube-apiserver does: the write is good, nobody manages anything any more
+            log.warning("managed_fields_dropped", name=write.name, why=error.message)
+            new["metadata"].pop("managedFields", None)
 
     def _change(self, write: Write) -> managers.Change:
         type_ = write.type_

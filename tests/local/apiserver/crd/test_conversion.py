@@ -331,3 +331,64 @@ async def test_faults_of_a_conversion(cluster: Any, send: Send, boxes: Any, conv
     code, status = await send("POST", CRDS, body)
     assert code == 422, status
     assert field in [cause["field"] for cause in status["details"]["causes"]]
+
+
+APPLY = "application/apply-patch+yaml"
+
+
+def owners(obj: Object) -> dict[str, Any]:
+    """Who has which field of the spec."""
+    entries = obj["metadata"].get("managedFields") or ()
+    return {e["manager"]: sorted((e["fieldsV1"].get("f:spec") or {}).keys() - {"."}) for e in entries}
+
+
+async def test_ownership_is_compared_in_each_managers_version(cluster: Any, send: Send, boxes: Any) -> None:
+    """What one manager applied in a version conflicts with what another writes in another, and goes over by force."""
+    body = boxes()
+    await send("POST", CRDS, body)
+    sized, wide = box(size="2x3"), box("v2", width=4, height=3)
+    await send("PATCH", f"{V1}/b?fieldManager=one", sized, APPLY)
+    code, status = await send("PATCH", f"{V2}/b?fieldManager=two", wide, APPLY)
+    assert (code, status["message"]) == (
+        409,
+        'Apply failed with 1 conflict: conflict with "one": .spec.size',
+    )
+    code, shared = await send("PATCH", f"{V2}/b?fieldManager=two", box("v2", width=2, height=3), APPLY)
+    assert (code, owners(shared)) == (200, {"one": ["f:size"], "two": ["f:height", "f:width"]})
+    code, taken = await send("PATCH", f"{V2}/b?fieldManager=two&force=true", wide, APPLY)
+    assert (code, owners(taken)) == (200, {"one": [], "two": ["f:height", "f:width"]})
+    put = (await send("GET", f"{V1}/b"))[1]
+    put["spec"]["size"] = "9x3"
+    code, updated = await send("PUT", f"{V1}/b?fieldManager=three", put)
+    assert (code, owners(updated)) == (200, {"one": [], "two": ["f:height"], "three": ["f:size"]})
+
+
+async def test_an_applier_that_changes_versions_withdraws_in_the_old_one(cluster: Any, send: Send, boxes: Any) -> None:
+    """Fields that were applied in one version and are not in the next apply, in another, are removed; others' stay."""
+    body = boxes(client=None)
+    for version in body["spec"]["versions"]:
+        fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        fields |= {name: {"type": "string"} for name in ("color", "owner", "kept")}
+    await send("POST", CRDS, body)
+    await send("PATCH", f"{V1}/b?fieldManager=one", box(size="1x1", color="red", owner="me", kept="a"), APPLY)
+    await send("PATCH", f"{V1}/b?fieldManager=two", box(kept="a"), APPLY)
+    code, made = await send("PATCH", f"{V2}/b?fieldManager=one", box("v2", owner="me", width=3), APPLY)
+    assert (code, made["spec"]) == (200, {"owner": "me", "kept": "a", "width": 3, "depth": 1})
+    assert owners(made) == {"one": ["f:owner", "f:width"], "two": ["f:kept"]}
+    assert [e["apiVersion"][-2:] for e in made["metadata"]["managedFields"]] == ["v2", "v1"]
+
+
+async def test_entries_of_a_version_that_is_gone(cluster: Any, send: Send, boxes: Any) -> None:
+    """An apply meets the error that kube-apiserver has for it; an update goes through and leaves no managers."""
+    three = boxes(client=None)
+    three["spec"]["versions"].append(three["spec"]["versions"][0] | {"name": "v3", "storage": False})
+    await send("POST", CRDS, three)
+    await send("PATCH", f"{V1.replace('v1', 'v3')}/b?fieldManager=old", box("v3", size="1x2"), APPLY)
+    three["spec"]["versions"].pop()
+    assert (await send("PUT", CRD, three | _version(await send("GET", CRD))))[0] == 200
+    code, status = await send("PATCH", f"{V1}/b?fieldManager=new", box(size="1x2"), APPLY)
+    why = "request to convert CR to an invalid group/version: shapes.example.test/v3"
+    assert (code, status["message"]) == (500, why)
+    code, made = await send("PATCH", f"{V1}/b", {"spec": {"size": "2x2"}}, "application/merge-patch+json")
+    assert (code, "managedFields" in made["metadata"]) == (200, False)
+    assert (await send("PATCH", f"{V1}/b?fieldManager=new", box(size="2x2"), APPLY))[0] == 200

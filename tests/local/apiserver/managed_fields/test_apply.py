@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +14,11 @@ from sandlane.local.apiserver.managed_fields import managers
 from sandlane.local.apiserver.managed_fields.compare import compare, fields_of_new
 from sandlane.local.apiserver.managed_fields.fieldset import STRIPPED, DuplicateKey, fields_of, from_fields, to_fields
 from sandlane.local.apiserver.managed_fields.managers import Change, Conflicts
+from sandlane.local.apiserver.managed_fields.versions import OneVersion
 from sandlane.local.apiserver.schema import Schema
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 SCHEMA = Schema.from_crd(
     {
@@ -70,6 +74,18 @@ SPECS = st.fixed_dictionaries(
 )
 
 
+ONE = OneVersion(SCHEMA)
+
+
+def done(computed: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        computed.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    raise AssertionError("it waits")
+
+
 def obj(spec: Object) -> Object:
     """An object with a spec."""
     return {"apiVersion": "g/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": spec}
@@ -82,13 +98,13 @@ def change(manager: str, now: str = "2026-01-01T00:00:00Z") -> Change:
 
 def apply(live: Object | None, spec: Object, manager: str, *, force: bool = True) -> Object:
     """Apply a spec."""
-    return managers.apply(live, obj(spec), SCHEMA, change(manager), force=force)
+    return done(managers.apply(live, obj(spec), ONE, change(manager), force=force))
 
 
 def update(live: Object, spec: Object, manager: str) -> Object:
     """Replace the spec."""
     new = {**live, "metadata": {"name": "t"}, "spec": spec}
-    managers.on_update(live, new, SCHEMA, change(manager))
+    done(managers.on_update(live, new, ONE, change(manager)))
     return new
 
 
@@ -175,7 +191,7 @@ def test_kubectl_takes_over_what_it_left() -> None:
     """`kubectl apply --server-side` meets no conflict with fields that its client-side apply set."""
     live = obj({"a": 1})
     live["metadata"]["annotations"] = {managers.LAST_APPLIED: '{"spec": {"a": 1}}'}
-    managers.on_update(None, live, SCHEMA, change("kubectl-client-side-apply"))
+    done(managers.on_update(None, live, ONE, change("kubectl-client-side-apply")))
     assert apply(live, {"a": 2}, "kubectl", force=False)["spec"] == {"a": 2}
     with pytest.raises(Conflicts):
         apply(live, {"a": 2}, "helm", force=False)
@@ -184,10 +200,10 @@ def test_kubectl_takes_over_what_it_left() -> None:
 def test_many_updaters_become_few() -> None:
     """The oldest of more than ten updaters are put together."""
     live = obj({"free": {}})
-    managers.on_update(None, live, SCHEMA, change("first"))
+    done(managers.on_update(None, live, ONE, change("first")))
     for number in range(15):
         new = obj({"free": {**live["spec"]["free"], f"k{number}": number}})
-        managers.on_update(live, new, SCHEMA, change(f"m{number}", f"2026-01-01T00:00:{number:02}Z"))
+        done(managers.on_update(live, new, ONE, change(f"m{number}", f"2026-01-01T00:00:{number:02}Z")))
         live = new
     names = [entry.name for entry in managers.read(live)]
     assert len(names) == 10
@@ -218,3 +234,18 @@ def test_lists_that_cannot_be_applied(spec: Object, why: str) -> None:
     with pytest.raises(DuplicateKey) as caught:
         apply(None, spec, "m")
     assert str(caught.value).startswith(why)
+
+
+def test_what_became_one_value_is_owned_whole() -> None:
+    """Where a schema makes one value of a list or struct that was managed in parts, its managers have it whole."""
+    live = apply(None, {"items": [{"id": "p", "v": 1}], "free": {"k": 1}}, "one")
+    raw = copy.deepcopy(SCHEMA.raw)
+    raw["properties"]["spec"]["properties"]["items"]["x-kubernetes-list-type"] = "atomic"
+    raw["properties"]["spec"]["properties"]["free"]["x-kubernetes-map-type"] = "atomic"
+    now = OneVersion(Schema.from_crd(raw))
+    new = {**live, "metadata": {"name": "t"}, "spec": {**live["spec"], "a": 1}}
+    done(managers.on_update(live, new, now, change("two")))
+    assert owned(new, "one") == {("f:spec", "f:items"), ("f:spec", "f:free")}
+    with pytest.raises(Conflicts) as caught:
+        done(managers.apply(new, obj({"items": []}), now, change("three"), force=False))
+    assert [cause["field"] for cause in caught.value.causes()] == [".spec.items"]

@@ -18,10 +18,9 @@ def resource_types(definition: Object, conversion: Conversion | None = None) -> 
     spec = definition["spec"]
     names, group = spec["names"], spec["group"]
     storage_version = next(version["name"] for version in spec["versions"] if version.get("storage"))
-    made = []
+    made: list[ResourceType] = []
+    versions: dict[str, ResourceType] = {}
     for version in spec["versions"]:
-        if not version.get("served"):
-            continue
         resource = Resource(group, version["name"], names["plural"], names["kind"], spec["scope"] == "Namespaced")
         raw = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
         schema = Schema.from_crd(raw)
@@ -35,31 +34,32 @@ def resource_types(definition: Object, conversion: Conversion | None = None) -> 
         strategy = CustomStrategy(resource, schema, status=status, scale=paths)
         api_version = resource.api_version
         stored_as = f"{group}/{storage_version}"
-        made.append(
-            ResourceType(
-                resource=resource,
-                strategy=strategy,
-                schema=schema,
-                singular=names.get("singular") or names["kind"].lower(),
-                list_kind=names.get("listKind") or names["kind"] + "List",
-                short_names=tuple(names.get("shortNames") or ()),
-                categories=tuple(names.get("categories") or ()),
-                subresources=tuple(sub for sub, wanted in ((STATUS, status), (SCALE, scale)) if wanted),
-                columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
-                storage_version=storage_version,
-                from_storage=_converter(
-                    api_version, strategy, other=conversion is not None or version["name"] != storage_version
-                ),
-                to_storage=_converter(stored_as, None),
-                conversion=conversion,
-                selectable_fields={
-                    field["jsonPath"].lstrip("."): _selectable(field["jsonPath"])
-                    for field in version.get("selectableFields") or ()
-                },
-                scale_paths=paths,
-                custom=True,
-            )
+        versions[api_version] = ResourceType(
+            resource=resource,
+            strategy=strategy,
+            schema=schema,
+            singular=names.get("singular") or names["kind"].lower(),
+            list_kind=names.get("listKind") or names["kind"] + "List",
+            short_names=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()),
+            subresources=tuple(sub for sub, wanted in ((STATUS, status), (SCALE, scale)) if wanted),
+            columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
+            storage_version=storage_version,
+            from_storage=_converter(
+                api_version, strategy, other=conversion is not None or version["name"] != storage_version
+            ),
+            to_storage=_converter(stored_as, None),
+            conversion=conversion,
+            selectable_fields={
+                field["jsonPath"].lstrip("."): _selectable(field["jsonPath"])
+                for field in version.get("selectableFields") or ()
+            },
+            scale_paths=paths,
+            custom=True,
+            versions=versions,
         )
+        if version.get("served"):
+            made.append(versions[api_version])
     return made
 
 

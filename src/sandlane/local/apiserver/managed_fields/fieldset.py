@@ -163,6 +163,27 @@ def with_named_parents(fields: FieldSet, schema: Schema | None) -> FieldSet:
     return frozenset(found)
 
 
+def within_atoms(fields: FieldSet, schema: Schema | None) -> FieldSet:
+    """`fields`, where the schema makes one value of what was managed in parts: that value in place of its parts."""
+    return frozenset(_whole(path, schema) for path in fields) if schema is not None else fields
+
+
+def _whole(path: Path, schema: Schema | None) -> Path:
+    node = schema
+    for depth, element in enumerate(path):
+        if node is None:
+            return path
+        if element.startswith("f:"):
+            if depth and node.map_type != "granular":
+                return path[:depth]
+            node = child_schema(node, element[2:])
+        else:
+            if list_kind(node) == "atomic":
+                return path[:depth]
+            node = node.items if element.startswith("k:") else None
+    return path
+
+
 def item_element(item: Any, schema: Schema | None) -> str:
     """The element of an item of a set or keyed list."""
     if list_kind(schema) == "map" and isinstance(item, dict):

@@ -1,6 +1,6 @@
-"""The `managedFields` of an object: kept right on every write, and the decisions of server-side apply. Pure.
+"""The `managedFields` of an object: kept right on every write, and the decisions of server-side apply.
 
-The rules are those of https://kubernetes.io/docs/reference/using-api/server-side-apply/ and of structured-merge-diff.
+Pure but for conversion: what a manager wrote in another version is compared in that version. The rules are those of https://kubernetes.io/docs/reference/using-api/server-side-apply/ and of structured-merge-diff.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from sandlane.local.apiserver.managed_fields.fieldset import (
     path_text,
     to_fields,
     with_named_parents,
+    within_atoms,
 )
 from sandlane.local.apiserver.managed_fields.merge import merge, remove
+from sandlane.local.apiserver.managed_fields.versions import Versions
 from sandlane.local.apiserver.schema import Schema
 
 APPLY, UPDATE = "Apply", "Update"
@@ -161,19 +163,21 @@ def without_managers(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
-def on_update(old: Object | None, new: Object, schema: Schema | None, change: Change) -> None:
+async def on_update(old: Object | None, new: Object, versions: Versions, change: Change) -> None:
     """Set `new`'s managedFields after a create, replace or patch: what changed belongs to its manager now.
 
-    The entries of `old` count; whatever `new` carries itself is replaced.
+    The entries of `old` count; whatever `new` carries itself is replaced. Raises `StatusError` where an entry is of a
+    version that cannot be had.
     """
     if old is None and change.reset <= _STATUS:
-        _on_create(new, schema, change)
+        _on_create(new, versions.schema(change.api_version), change)
         return
-    managers = read(old) if old is not None else []
-    compared = _compared(old if old is not None else {}, new, schema, change)
+    managers = await _known(old, versions, change) if old is not None else []
+    found = await _comparisons(old if old is not None else {}, new, managers, versions, change)
+    compared = found[change.api_version]
     mine = Manager(change.manager, UPDATE, change.api_version, change.subresource, time=change.now)
     previous = next((entry for entry in managers if entry.identity == mine.identity), None)
-    kept = _taken(managers, compared.changed, compared.removed)
+    kept = _taken(managers, found)
     if compared.changed:
         own = next((entry.fields for entry in kept if entry.identity == mine.identity), frozenset())
         kept = [entry for entry in kept if entry.identity != mine.identity]
@@ -193,13 +197,14 @@ def _on_create(new: Object, schema: Schema | None, change: Change) -> None:
         ]
 
 
-def apply(live: Object | None, applied: Object, schema: Schema | None, change: Change, *, force: bool) -> Object:
-    """The object after server-side apply, managedFields included. Raises `Conflicts` and `DuplicateKey`."""
+async def apply(live: Object | None, applied: Object, versions: Versions, change: Change, *, force: bool) -> Object:
+    """The object after server-side apply, managedFields included. Raises `Conflicts`, `DuplicateKey` and `StatusError`."""
+    schema = versions.schema(change.api_version)
     config = without_managers(applied)
     claimed = _without(frozenset(fields_of(config, schema)), change.reset)
     wanted = claimed - STRIPPED
     base = without_managers(live) if live is not None else {}
-    managers = read(live) if live is not None else []
+    managers = await _known(live, versions, change) if live is not None else []
     if live is not None and not managers:
         everything = compare({}, base, schema, typed=change.typed).added - STRIPPED
         managers = [Manager(BEFORE_FIRST_APPLY, UPDATE, change.api_version, "", everything, change.now)]
@@ -208,43 +213,76 @@ def apply(live: Object | None, applied: Object, schema: Schema | None, change: C
     others = [entry for entry in managers if entry is not previous]
     merged = merge(base, config, schema) if live is not None else copy_json(config)
     if previous is not None and previous.fields:
-        owned = claimed.union(*(entry.fields for entry in others))
-        merged = _pruned(merged, owned, previous.fields, schema)
-    compared = _compared(base, merged, schema, change)
-    conflicts = [ManagerConflict(entry, path) for entry in others for path in sorted(entry.fields & compared.changed)]
+        merged = await _pruned(merged, [replace(mine, fields=claimed), *others], previous, versions)
+    found = await _comparisons(base, merged, others, versions, change)
+    conflicts = [
+        ManagerConflict(entry, path)
+        for entry in others
+        for path in sorted(entry.fields & found[entry.api_version].changed)
+    ]
     if conflicts and live is not None and not (force or _left_by_kubectl(conflicts, live, schema, change)):
         raise Conflicts(conflicts)
     if live is not None and previous is not None and previous.fields == wanted and merged == base:
         mine = replace(mine, time=previous.time)
     result: Object = copy_json(merged)
-    write(result, [*_taken(others, compared.changed, compared.removed), mine])
+    write(result, [*_taken(others, found), mine])
     return result
+
+
+async def _known(live: Object, versions: Versions, change: Change) -> list[Manager]:
+    """The entries of an object whose versions there are, as the schema groups their fields now."""
+    entries = [entry for entry in read(live) if versions.has(entry.api_version)]
+    if change.typed:
+        return entries
+    return [replace(entry, fields=within_atoms(entry.fields, versions.schema(entry.api_version))) for entry in entries]
+
+
+async def _comparisons(
+    old: Object, new: Object, managers: list[Manager], versions: Versions, change: Change
+) -> dict[str, Comparison]:
+    """What a write changes, in its own version and in those of the managers."""
+    old, new = without_managers(old), without_managers(new)
+    found = {change.api_version: _compared(old, new, versions.schema(change.api_version), change)}
+    for version in sorted({entry.api_version for entry in managers} - found.keys()):
+        before, after = [await versions.show(obj, version) if obj else obj for obj in (old, new)]
+        found[version] = _compared(before, after, versions.schema(version), change)
+    return found
 
 
 def _compared(old: Object, new: Object, schema: Schema | None, change: Change) -> Comparison:
     """What a write changes, without what nobody manages and what this kind of write cannot change."""
-    found = compare(without_managers(old), without_managers(new), schema, typed=change.typed)
+    found = compare(old, new, schema, typed=change.typed)
     return Comparison(
         *(_without(paths - STRIPPED, change.reset) for paths in (found.added, found.modified, found.removed))
     )
 
 
-def _taken(managers: list[Manager], changed: FieldSet, removed: FieldSet) -> list[Manager]:
+def _taken(managers: list[Manager], found: dict[str, Comparison]) -> list[Manager]:
     """The managers without the fields that somebody else changed, or that are gone."""
-    lost = changed | removed
-    return [replace(entry, fields=entry.fields - lost) if entry.fields & lost else entry for entry in managers]
+    kept = []
+    for entry in managers:
+        lost = entry.fields & (found[entry.api_version].changed | found[entry.api_version].removed)
+        kept.append(replace(entry, fields=entry.fields - lost) if lost else entry)
+    return kept
 
 
-def _pruned(merged: Object, owned: FieldSet, last: FieldSet, schema: Schema | None) -> Object:
-    """`merged` without what the applier applied last time (`last`), unless somebody has it now (`owned`)."""
-    pruned = remove(merged, with_named_parents(last, schema), schema)
-    everything = with_named_parents(_fields(merged, schema), schema)
-    owned = with_named_parents(owned, schema)
-    left = with_named_parents(_fields(pruned, schema), schema)
-    pruned = remove(merged, everything - (left | owned), schema)
-    left = with_named_parents(_fields(pruned, schema), schema)
-    result: Object = remove(merged, (everything - left) & with_named_parents(last, schema), schema)
-    return result
+async def _pruned(merged: Object, owners: list[Manager], last: Manager, versions: Versions) -> Object:
+    """`merged` without what the applier applied last time (`last`), unless somebody has it now (`owners`)."""
+    mine, at = owners[0].api_version, last.api_version
+    first = base = await versions.show(merged, at)
+    schema = versions.schema(at)
+    pruned = remove(base, with_named_parents(last.fields, schema), schema)
+    for version in sorted({owner.api_version for owner in owners}, key=lambda version: (version != at, version)):
+        base, pruned = await versions.show(base, version), await versions.show(pruned, version)
+        shape = versions.schema(version)
+        everything, left = (with_named_parents(_fields(obj, shape), shape) for obj in (base, pruned))
+        owned = frozenset[Path]().union(*(owner.fields for owner in owners if owner.api_version == version))
+        pruned = remove(base, everything - (left | with_named_parents(owned, shape)), shape)
+    pruned = await versions.show(pruned, at)
+    everything, left = (with_named_parents(_fields(obj, schema), schema) for obj in (first, pruned))
+    return await versions.show(
+        remove(first, (everything - left) & with_named_parents(last.fields, schema), schema), mine
+    )
 
 
 def _fields(obj: Object, schema: Schema | None) -> FieldSet:
