@@ -323,6 +323,24 @@ async def test_a_sandbox_that_is_not_there_yet_is_the_youngest() -> None:
         await handlers.sandbox(asked(object_("Sandbox", fork(), "z")))
 
 
+async def test_a_port_that_the_other_fork_does_not_serve_is_refused() -> None:
+    """A variable that points at a port which another fork's patch removes; specs without such a change pass."""
+    other = baseline()
+    other["metadata"] = {"name": "other", "namespace": "rides", "uid": "o"}
+    told = {"name": "X", "valueFrom": {"fork": {"forkOf": {"name": "route"}, "port": 80, "field": "address"}}}
+    remove = {"type": "json", "value": [{"op": "remove", "path": "/spec/template/spec/containers/0/ports"}]}
+    spec = fork(patch=remove)
+    spec["forks"].append({"forkOf": {"name": "other"}, "customizations": {"env": [told]}})
+    handlers = admission(Authority(), baseline(), service(), other)
+    with pytest.raises(Denied, match=r"ForkPortNotServed.*does not serve port 80 of Service route") as refused:
+        await handlers.sandbox(asked(object_("Sandbox", spec)))
+    assert [cause.field for cause in refused.value.causes] == [
+        "spec.forks[1].customizations.env[0].valueFrom.fork.port"
+    ]
+    there = object_("Sandbox", spec)
+    await handlers.sandbox(asked(object_("Sandbox", spec | {"suspended": True}), there))
+
+
 SAME: list[tuple[Object, str]] = [
     ({"images": [{"image": "r"}]}, "images[0]: the baseline runs r too"),
     ({"images": [{"image": "r", "container": "route"}]}, "images[0]: the baseline runs r too"),

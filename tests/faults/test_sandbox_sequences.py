@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from support.sandboxes import NAMESPACE, PretendDeployments, build, deployment, 
 WORKLOADS = ("route", "driver", "eta")
 BASE = [each for name in WORKLOADS for each in (deployment(name), service(name))]
 LENGTH = 7
+SEQUENCES = int(os.environ.get("SANDLANE_SEQUENCES", "4"))
 
 VALID: list[Object] = [
     {},
@@ -36,6 +38,11 @@ VALID: list[Object] = [
             "patch": {"type": "strategic", "value": {"metadata": {"name": "stolen", "labels": {"x": "y"}}}}
         }
     },
+    {
+        "customizations": {
+            "patch": {"type": "json", "value": [{"op": "remove", "path": "/spec/template/spec/containers/0/ports"}]}
+        }
+    },
     {"resources": {"limits": {"cpu": "1"}}, "preservedLabels": ["^team$"]},
 ]
 UNFIT: list[Object] = [
@@ -44,6 +51,11 @@ UNFIT: list[Object] = [
     {"customizations": {"patch": {"type": "json", "value": [{"op": "remove", "path": "/spec/none"}]}}},
     {"customizations": {"patch": {"type": "merge", "value": {"spec": {"template": None}}}}},
     {"customizations": {"env": [{"name": "A", "valueFrom": {"fork": {"forkOf": {"name": "nobody"}}}}]}},
+    {
+        "customizations": {
+            "env": [{"name": "A", "valueFrom": {"fork": {"forkOf": {"name": "route"}, "field": "address"}}}]
+        }
+    },
 ]
 BROKEN: list[Object] = [
     {"customizations": {"replicas": -1}},
@@ -129,7 +141,7 @@ def without_history(obj: Object) -> Object | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(SEQUENCES))
 async def test_the_way_does_not_matter(seed: int) -> None:
     """Objects, conditions and forks after the chain are those of a sandbox that was made with the last spec."""
     rng = random.Random(seed)

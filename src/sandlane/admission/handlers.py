@@ -82,11 +82,12 @@ class Admission:
         _refuse("Sandbox", request, findings)
         plan, warnings = advise(self._world, new, self._limits)
         told, causes = [], []
-        for problem in (plan.refused, plan.exceeded):
+        changed = old is None or old.spec.forks != new.spec.forks
+        for problem in (plan.refused, plan.exceeded, *(plan.contradictions if changed else ())):
             if problem is not None and problem.reason != reasons.ROUTING_KEY_TAKEN:
                 told.append(f"{problem.reason}: {reasons.explained(problem.reason, problem.message)}")
                 causes.append(Cause(problem.message.partition(":")[0], problem.message))
-        if old is None or old.spec.forks != new.spec.forks:
+        if changed:
             forbidden = await access.check(self._client, request, access.needed(new, plan))
             if forbidden:
                 lacks = "; ".join(f"{cause.field}: {cause.message}" for cause in forbidden)

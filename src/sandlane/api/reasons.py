@@ -35,6 +35,7 @@ BASELINE_CHANGED = "BaselineChanged"
 CONTAINER_NOT_FOUND = "ContainerNotFound"
 PATCH_FAILED = "PatchFailed"
 FORK_VALUE_UNRESOLVED = "ForkValueUnresolved"
+FORK_PORT_NOT_SERVED = "ForkPortNotServed"
 FORK_SELECTED_BY_SERVICE = "ForkSelectedByService"
 ROUTING_KEY_TAKEN = "RoutingKeyTaken"
 NOT_OWNED = "NotOwned"
@@ -99,8 +100,14 @@ REASONS = _all(
     ),
     Reason(
         FORK_VALUE_UNRESOLVED,
-        "`valueFrom.fork` names a fork, Service or port that this sandbox does not have.",
-        "Add that fork, or name one of the Services and ports that the message lists.",
+        "`valueFrom.fork` names a fork or Service that this sandbox does not have.",
+        "Add that fork, or name one of the Services that the message lists.",
+    ),
+    Reason(
+        FORK_PORT_NOT_SERVED,
+        "`valueFrom.fork` names a port that the Service does not have, or that the other fork does not serve, because its"
+        " patch takes the container's port away.",
+        "Name one of the ports that the message lists, or leave the port in the other fork.",
     ),
     Reason(
         FORK_SELECTED_BY_SERVICE,

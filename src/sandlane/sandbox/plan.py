@@ -6,7 +6,7 @@ Pure: the same world and sandbox give the same plan. What it refuses it refuses 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -25,7 +25,7 @@ from sandlane.sandbox import customize, names
 from sandlane.sandbox.errors import PlanError
 from sandlane.sandbox.resources import Making, make_fork, make_local_workload
 from sandlane.sandbox.services import Override, make_service, override
-from sandlane.world.records import ContainerPort, Deployment, PodTemplate, Sandbox
+from sandlane.world.records import ContainerPort, Deployment, PodTemplate, Sandbox, ServicePort
 from sandlane.world.world import World
 
 RESTARTED = "kubectl.kubernetes.io/restartedAt"
@@ -71,6 +71,12 @@ class Plan(msgspec.Struct, frozen=True):
         found += [(DEPLOYMENTS, fork.deployment) for fork in planned if fork.deployment is not None]
         return found + [(LOCAL_WORKLOADS, local) for local in self.local_workloads]
 
+    @property
+    def contradictions(self) -> list[Problem]:
+        """What its forks ask of each other and do not give: only another spec helps."""
+        problems = [fork.problem for fork in self.forks if fork.problem is not None]
+        return [problem for problem in problems if problem.reason == reasons.FORK_PORT_NOT_SERVED]
+
     def superfluous(self, world: World, sandbox: Sandbox) -> list[tuple[Resource, Key]]:
         """What the sandbox owns and does not ask for any more."""
         wanted = {(resource, key_of(obj)) for resource, obj in self.objects}
@@ -107,7 +113,11 @@ def make_plan(world: World, sandbox: Sandbox, limits: Limits | None = None) -> P
         return Plan(key, refused=Problem(reasons.ROUTING_KEY_TAKEN, problem), forks=_unplanned(sandbox))
     making = Making(metadata, key, spec.suspended, limits)
     planner = _Planner(world, sandbox, making)
-    forks = tuple(planner.fork(index, fork) for index, fork in enumerate(spec.forks))
+    planned = [planner.fork(index, fork) for index, fork in enumerate(spec.forks)]
+    forks = tuple(
+        _with_served_values(fork, each, index, planned)
+        for index, (fork, each) in enumerate(zip(spec.forks, planned, strict=True))
+    )
     local = tuple(stamped(make_local_workload(making, each)) for each in spec.local)
     selected = next((fork.problem for fork in forks if _blocks_all(fork.problem)), None)
     exceeded = next((fork.problem for fork in forks if _is_limit(fork.problem)), None)
@@ -229,15 +239,48 @@ class _Planner:
             raise PlanError(reasons.FORK_VALUE_UNRESOLVED, problem)
         name = names.service_name(self._sandbox.metadata, chosen[0].metadata.name, value.fork_of.name)
         host = f"{name}.{self._namespace}.svc"
-        if value.field == "host":
+        ports = [port for port in chosen[0].spec.ports if _means(value, port)]
+        if value.field == "host" and (ports or value.port == ""):
             return host
-        wanted = str(value.port)
-        ports = [port for port in chosen[0].spec.ports if wanted in ("", port.name, str(port.port))]
         if len(ports) != 1:
-            there = ", ".join(f"{port.name or port.port}" for port in chosen[0].spec.ports)
-            problem = f"{path}.port: which port of Service {chosen[0].metadata.name} is not clear; there are: {there}"
-            raise PlanError(reasons.FORK_VALUE_UNRESOLVED, problem)
+            there = _called(chosen[0].spec.ports)
+            what = f"has no port {value.port}" if value.port != "" and not ports else "has several ports: name one"
+            problem = f"{path}.port: Service {chosen[0].metadata.name} {what}; there are: {there}"
+            raise PlanError(reasons.FORK_PORT_NOT_SERVED, problem)
         return str(ports[0].port) if value.field == "port" else f"{host}:{ports[0].port}"
+
+
+def _means(value: ForkValue, port: ServicePort) -> bool:
+    """Whether a value is about this port of the Service: by name or number, or because it names none."""
+    return str(value.port) in ("", port.name, str(port.port))
+
+
+def _called(ports: Iterable[ServicePort]) -> str:
+    """Ports, as one may name them."""
+    return ", ".join(f"{port.name} ({port.port})" if port.name else str(port.port) for port in ports) or "none"
+
+
+def _with_served_values(fork: Fork, planned: PlannedFork, index: int, forks: Sequence[PlannedFork]) -> PlannedFork:
+    """The planned fork, unless it is told a port that another fork, as it is customized, does not serve.
+
+    A fork that has a problem of its own says so itself: what there is of it stays, with its ports.
+    """
+    if planned.problem is not None:
+        return planned
+    for position, variable in enumerate(fork.customizations.env):
+        value = variable.value_from.fork if variable.value_from is not None else None
+        other = next((each for each in forks if value is not None and each.reference.name == value.fork_of.name), None)
+        if value is None or other is None or other.problem is not None:
+            continue
+        override = next(each for each in other.overrides if value.service in ("", each.service.metadata.name))
+        served = [port for port, _ in override.ports]
+        if not any(_means(value, port) for port in served):
+            port = _called(port for port in override.missing if _means(value, port))
+            path = f"spec.forks[{index}].customizations.env[{position}].valueFrom.fork.port"
+            what = f"the fork of {other.reference.name} does not serve port {port} of Service {override.service.metadata.name}"
+            unplanned = PlannedFork(planned.reference, planned.workload, planned.baseline)
+            return _with(unplanned, reasons.FORK_PORT_NOT_SERVED, f"{path}: {what}; it serves: {_called(served)}")
+    return planned
 
 
 def _with(planned: PlannedFork, reason: str, message: str) -> PlannedFork:
