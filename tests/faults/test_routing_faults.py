@@ -10,7 +10,7 @@ import pytest
 from sandlane.api.crd import definitions
 from sandlane.api.labels import ORIGINAL
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.resource import DEPLOYMENTS, SERVICES, Object
+from sandlane.kube.resource import DEPLOYMENTS, NETWORK_POLICIES, SERVICES, Object
 from sandlane.routing.names import ROUTER
 from sandlane.routing.resources import ROUTER_SELECTOR
 from sandlane.testing.faults import Schedule
@@ -59,6 +59,25 @@ async def delete_service(client: Client) -> None:
     await client.delete(SERVICES, "eta", NAMESPACE)
 
 
+async def bar(client: Client) -> None:
+    """A NetworkPolicy lets callers reach the baseline, and no router."""
+    spec = {
+        "podSelector": {"matchLabels": {"app": "eta"}},
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}],
+    }
+    body = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "p", "namespace": NAMESPACE},
+    }
+    await client.create(NETWORK_POLICIES, body | {"spec": spec})
+
+
+async def unbar(client: Client) -> None:
+    """It is deleted."""
+    await client.delete(NETWORK_POLICIES, "p", NAMESPACE)
+
+
 ROWS: dict[str, list[Step]] = {
     "turned": [],
     "never": [routing("never"), routing("always"), routing("never")],
@@ -69,6 +88,9 @@ ROWS: dict[str, list[Step]] = {
     "changed-and-given-back": [add_a_port, routing("never")],
     "router-deleted": [delete_router],
     "deleted": [delete_service],
+    "barred": [bar],
+    "barred-from-the-start": [routing("never"), bar, routing("always")],
+    "barred-for-a-while": [bar, unbar],
 }
 
 
@@ -141,3 +163,14 @@ async def test_nothing_is_left_of_a_deleted_service() -> None:
     """Its router goes with the last Service that needed it."""
     world = await undisturbed("deleted")
     assert not {"Deployment", "PodDisruptionBudget", "Secret"} & {name.split()[0] for name in world}
+
+
+async def test_a_service_is_not_turned_while_a_policy_is_in_the_way() -> None:
+    """A turned one is given back at once, another one is left alone and gets no router; both are turned when they may be."""
+    spec = service()["spec"]
+    for row in ("barred", "barred-from-the-start"):
+        world = await undisturbed(row)
+        assert plain(world)["selector"] == spec["selector"], row
+        assert plain(world)["ports"] == spec["ports"], row
+    assert "Deployment" not in {name.split()[0] for name in world}
+    assert plain(await undisturbed("barred-for-a-while"))["selector"] == ROUTER_SELECTOR

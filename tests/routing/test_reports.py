@@ -25,6 +25,7 @@ class Served:
         self.late: list[str] = []
         self.obstacles: dict[str, str] = {}
         self.contested: dict[Key, str] = {}
+        self.barred: dict[Key, str] = {}
         self.refused: list[tuple[str, Refusal]] = []
 
     def routes(self, key: str) -> dict[Door, Override]:
@@ -128,3 +129,13 @@ def test_what_a_router_refuses_is_told_to_those_who_need_it() -> None:
     other = reports.route_group(Key(NAMESPACE, "g"))
     assert other is not None
     assert other.programmed
+
+
+def test_a_service_that_policies_keep_from_the_router_is_told() -> None:
+    """A policy that the controller found in the way is the reason, in its words."""
+    world = World.of([*baseline(), *replacing("eta")])
+    publisher = Served(world)
+    publisher.barred[Key(NAMESPACE, "eta")] = "NetworkPolicy p"
+    told = RouteReports(world, publisher).sandbox(Key(NAMESPACE, "a"))  # type: ignore[arg-type]
+    assert told is not None
+    assert (told.programmed, told.reason, told.message) == (False, "PolicyBlocksTraffic", "NetworkPolicy p")

@@ -1,4 +1,4 @@
-"""NetworkPolicies that cut off a fork or its router are recognised; those that do not are not."""
+"""NetworkPolicies that cut off a fork from its router, or from what its baseline may reach, are recognised; others are not."""
 
 from __future__ import annotations
 
@@ -55,31 +55,27 @@ def found(*policies: Object, kept: str = "^none$") -> tuple[str, str]:
 
 
 DENY_IN, DENY_OUT = policy("deny", "Ingress", ANYONE), policy("deny", "Egress", ANYONE)
-OPEN = into(FORKS, name="open")
-PORTS = [{"port": 8083}]
 CASES: dict[str, tuple[list[Object], tuple[str, str]]] = {
     "none": ([], ("", "")),
     "nobody comes in": ([DENY_IN], ("deny", "")),
     "the router reaches forks": ([DENY_IN, into(FORKS, ROUTER)], ("", "")),
-    "callers reach the baseline only": (
-        [DENY_IN, into(FORKS | {}, ROUTER), into(ROUTE, FRONTEND, name="front")],
-        ("front", ""),
+    "the router reaches forks at another port": ([DENY_IN, into(FORKS, ROUTER, ports=[{"port": 1}])], ("deny", "")),
+    "the router reaches forks at a named port": ([DENY_IN, into(FORKS, ROUTER, ports=[{"port": "http"}])], ("", "")),
+    "routers of elsewhere": (
+        [DENY_IN, into(FORKS, ROUTER | {"namespaceSelector": {"matchLabels": {"a": "b"}}})],
+        ("deny", ""),
     ),
-    "callers reach the router too": (
-        [DENY_IN, into(FORKS, ROUTER), into(ROUTE, FRONTEND, name="front"), into(ROUTER, FRONTEND, name="router")],
+    "the router may not go out": ([policy("shut", "Egress", ROUTER)], ("shut", "")),
+    "the router may go to forks": ([DENY_OUT, out(ROUTER, FORKS)], ("", "")),
+    "the fork may not go out": ([DENY_OUT, out(ROUTER, name="r"), out(ROUTE, DATABASE, name="db")], ("", "db")),
+    "the fork may go out": (
+        [DENY_OUT, out(FORKS, name="all"), out(ROUTER, name="r"), out(ROUTE, DATABASE, name="db")],
         ("", ""),
     ),
-    "callers reach every port": ([into(ANYONE, FRONTEND), OPEN], ("", "")),
-    "callers reach one port": ([into(ANYONE, FRONTEND, ports=PORTS), into(FORKS, ROUTER, name="r")], ("in", "")),
-    "callers may go to the baseline only": ([out(FRONTEND, ROUTE)], ("out", "")),
-    "callers may go to both": ([out(FRONTEND, ROUTE), out(FRONTEND, ROUTER, name="also")], ("", "")),
-    "callers may go anywhere": ([out(FRONTEND)], ("", "")),
-    "the router may not go out": ([policy("shut", "Egress", ROUTER)], ("shut", "")),
-    "the fork may not go out": ([DENY_OUT, out(ROUTER, name="r"), out(ROUTE, DATABASE, name="db")], ("", "db")),
-    "the fork may go out": ([DENY_OUT, out(FORKS, name="all"), out(ROUTE, DATABASE, name="db")], ("", "")),
     "others let the baseline in only": ([into(DATABASE, ROUTE, name="db")], ("", "db")),
     "others let everyone in": ([into(DATABASE, ANYONE, name="db")], ("", "")),
     "others let both in": ([into(DATABASE, ROUTE, name="db"), into(DATABASE, FORKS, name="forks")], ("", "")),
+    "others let everyone in beside": ([into(DATABASE, ROUTE, name="db"), into(ANYONE, ANYONE, name="all")], ("", "")),
     "other ports": ([into(ROUTE, FRONTEND, ports=[{"port": 1}]), into(FORKS, ROUTER, name="r")], ("", "")),
 }
 

@@ -35,7 +35,10 @@ def advise(world: World, sandbox: Sandbox, limits: Limits) -> tuple[Plan, list[s
             warnings += _pods(world, path, planned, baseline, spec)
     for index, local in enumerate(sandbox.spec.local):
         warnings += _local(world, sandbox, f"spec.local[{index}]", local)
-    if (problem := traffic.blocked(world, sandbox, plan) or traffic.cut_off(world, sandbox, plan)) is not None:
+    problem = (
+        traffic.blocked(world, sandbox, plan) or traffic.barred(world, plan) or traffic.cut_off(world, sandbox, plan)
+    )
+    if problem is not None:
         warnings.append(f"spec.forks: {problem.message}")
     return plan, warnings
 

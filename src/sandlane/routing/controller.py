@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import structlog
 
@@ -13,15 +14,18 @@ from sandlane.api.labels import ROUTER, ROUTER_PODS
 from sandlane.kube.apply import Applier, NotOwned
 from sandlane.kube.client import PatchType
 from sandlane.kube.errors import Conflict, Invalid, NotFound
+from sandlane.kube.informer import Change
 from sandlane.kube.resource import (
     DEPLOYMENTS,
     LOCAL_WORKLOADS,
+    NETWORK_POLICIES,
     POD_DISRUPTION_BUDGETS,
     PODS,
     SANDBOXES,
     SERVICES,
     Key,
 )
+from sandlane.routing.barriers import barrier
 from sandlane.routing.build import ALWAYS, listeners, mode, not_routable
 from sandlane.routing.contests import COMPLAIN, GIVE_UP, WINDOW, Contests, last_writer
 from sandlane.routing.identities import LOOK, RENEWAL, Identities
@@ -32,9 +36,11 @@ from sandlane.routing.resources import RouterOptions, allocate, router_budget, r
 from sandlane.routing.turning import Patch, is_right, is_turned, owners_wish, turn, turn_back
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
+from sandlane.runtime.predicates import generation_changed
 from sandlane.runtime.recorder import WARNING
 from sandlane.runtime.result import Request, Result
 from sandlane.world.records import Deployment, LocalWorkload, Pod, Sandbox, Service
+from sandlane.world.surroundings import NetworkPolicy
 from sandlane.world.world import SELECTORS, World, ours
 
 log = structlog.get_logger(__name__)
@@ -81,6 +87,8 @@ class RoutingController:
             .watches(LOCAL_WORKLOADS, LocalWorkload, to_requests=self._services_of_local)
             .watches(PODS, Pod, to_requests=self._services_of_router, label_selector=SELECTORS["pods"])
             .watches(DEPLOYMENTS, Deployment, to_requests=self._services_of_router)
+            .watches(DEPLOYMENTS, Deployment, to_requests=self._services_of_baseline, when=_new_spec)
+            .watches(NETWORK_POLICIES, NetworkPolicy, to_requests=self._services_in_reach, when=_new_spec)
             .complete(self)
         )
 
@@ -96,6 +104,7 @@ class RoutingController:
         service = self._world.services.get(request)
         if service is None or service.metadata.deleting or self._ending(request.namespace):
             self._contests.forget(request)
+            self._publisher.bar(request, "")
             return await self._tidy(request.namespace)
         if ours(service):
             return Result.done()
@@ -108,10 +117,13 @@ class RoutingController:
             self._recorder.event(SERVICES, service.metadata, reasons.SERVICE_NOT_ROUTABLE, problem, kind=WARNING)
         if not wanted:
             self._contests.forget(request)
+            self._publisher.bar(request, "")
             return await self._release(service)
         if left := self._left_to_owner(service):
             return await self._leave(service, left)
         remembered = listeners(self._world, service)
+        if why := barrier(self._world, original, remembered):
+            return await self._bar(service, why)
         if is_turned(service) and not is_right(service, remembered):
             if not self._publisher.routers(request.namespace):
                 return await self._fail_open(service, remembered)
@@ -128,6 +140,9 @@ class RoutingController:
                 self._cache.observe(SERVICES, applied.object)
         if is_turned(service) and not self._publisher.routers(request.namespace):
             return await self._fail_open(service, allocated)
+        if why := barrier(self._world, original, allocated):
+            return await self._bar(service, why)
+        self._publisher.bar(request, "")
         if refused := self._refused(request):
             self._recorder.event(SERVICES, service.metadata, reasons.ROUTES_REJECTED, refused, kind=WARNING)
         if is_turned(service) and is_right(service, allocated):
@@ -247,6 +262,17 @@ class RoutingController:
         await self._patch(service, turn_back(service.object(), allocated))
         return Result.requeue_after(WAIT)
 
+    async def _bar(self, service: Service, why: str) -> Result:
+        """A NetworkPolicy is in the way: the Service stays, or becomes again, as its owner wrote it. A change of policies wakes it."""
+        key = service.metadata.key
+        if self._publisher.barred.get(key) != why:
+            self._recorder.event(SERVICES, service.metadata, reasons.POLICY_BLOCKS_TRAFFIC, why, kind=WARNING)
+            self._publisher.bar(key, why)
+        if is_turned(service):
+            await self._patch(service, turn_back(service.object(), listeners(self._world, service)))
+            log.info("turned_back", service=str(key), why=why)
+        return Result.requeue_after(RENEWAL)
+
     async def _release(self, service: Service) -> Result:
         """Turn a Service back; its shadow goes after a drain, the router with the last shadow."""
         key = service.metadata.key
@@ -320,6 +346,24 @@ class RoutingController:
     def _services_of_router(self, record: Pod | Deployment) -> Iterable[Key]:
         return self._routed(record.metadata.namespace) if ROUTER in record.metadata.labels else []
 
+    def _services_of_baseline(self, deployment: Deployment) -> Iterable[Key]:
+        """The Services before a workload, where policies may go by its labels and ports."""
+        if not len(self._world.network_policies):
+            return []
+        found = self._world.services_selecting(deployment.metadata.namespace, deployment.pod_labels)
+        return [
+            service.metadata.key
+            for service in found
+            if is_turned(service) or service.metadata.key in self._publisher.barred
+        ]
+
+    def _services_in_reach(self, policy: NetworkPolicy) -> Iterable[Key]:
+        """The Services that are routed or would be: in all namespaces, as callers may be anywhere."""
+        namespaces = {
+            shadow.metadata.namespace for shadow in self._world.services if SHADOW_OF in shadow.metadata.annotations
+        }
+        return {*self._publisher.barred, *(key for namespace in namespaces for key in self._routed(namespace))}
+
     def _services_of_local(self, local: LocalWorkload) -> Iterable[Key]:
         """The Services that a laptop stands in for."""
         baseline = self._world.baseline(local.metadata.namespace, local.spec.from_)
@@ -327,6 +371,11 @@ class RoutingController:
             return []
         found = self._world.services_selecting(local.metadata.namespace, baseline.pod_labels)
         return [service.metadata.key for service in found]
+
+
+def _new_spec(change: Change[Any]) -> bool:
+    """Something of the first list is no change: every Service is looked at anyway."""
+    return not change.initial and generation_changed(change)
 
 
 def _services_of(sandbox: Sandbox) -> Iterable[Key]:

@@ -90,6 +90,8 @@ class Publisher:
         """By namespace: why its router cannot be made; known to the leader."""
         self.contested: dict[Key, str] = {}
         """Services that are left to a field manager for a while; known to the leader."""
+        self.barred: dict[Key, str] = {}
+        """Services that policies keep from being turned, and why; known to the leader."""
         self._own: dict[str, object] = {}  # xDS group -> what it was given for itself
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
@@ -187,6 +189,15 @@ class Publisher:
         if self.obstacles.get(namespace, "") != why:
             self.obstacles[namespace] = why
             self._tell(namespace)
+
+    def bar(self, service: Key, why: str) -> None:
+        """Note why a Service must not be turned; an empty text: it may."""
+        if self.barred.get(service, "") == why:
+            return
+        self.barred[service] = why
+        if not why:
+            del self.barred[service]
+        self._tell(service.namespace)
 
     def refresh(self) -> None:
         """Publish again, because something beside the world has changed."""

@@ -167,6 +167,8 @@ class RouteReports:
             return reasons.NOT_OWNED, f"namespace {door.namespace} has no router: {in_the_way}"
         if manager := self._publisher.contested.get(service.metadata.key):
             return reasons.SERVICE_CONTESTED, f"Service {door.service} is left to {manager}, which keeps writing it"
+        if why := self._publisher.barred.get(service.metadata.key):
+            return reasons.POLICY_BLOCKS_TRAFFIC, why
         front = self._publisher.table.doors.get(door)
         if front is None:
             return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"

@@ -13,6 +13,7 @@ from sandlane.api import reasons
 from sandlane.api.keys import routing_key
 from sandlane.api.types import ForkStatus, OnDisconnect, WorkloadReference
 from sandlane.kube.resource import Key
+from sandlane.routing.barriers import barrier
 from sandlane.routing.build import Routes, build, not_routable, overrides, protocol, routes_to
 from sandlane.routing.groups import matched_sandboxes
 from sandlane.routing.table import Door, Override, RouteTable, ServiceBackend
@@ -152,6 +153,8 @@ def _problem(
         return reasons.CONFLICTING_SANDBOXES, other
     front = table.doors.get(door)
     if front is None or not is_turned(service) or not is_right(service, listeners_of(table, service)):
+        if why := barrier(world, original):
+            return reasons.POLICY_BLOCKS_TRAFFIC, why
         return reasons.PROGRESSING, f"Service {door.service} is being turned to the router"
     return None
 
