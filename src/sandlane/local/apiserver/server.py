@@ -18,6 +18,7 @@ from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request
 from sandlane.local.apiserver import scale
 from sandlane.local.apiserver.admission.chain import AdmissionChain
+from sandlane.local.apiserver.admission.type_checks import TypeChecks
 from sandlane.local.apiserver.answers import TEXT, Answer, StreamResponse, failure, json_answer, no_such_page
 from sandlane.local.apiserver.auth.authorizer import Authorizer
 from sandlane.local.apiserver.auth.bootstrap import bootstrap_bindings, bootstrap_roles
@@ -105,6 +106,7 @@ class ApiServer:
         strategy = DefinitionStrategy(definitions.strategy, self.definitions)
         self.registry.register(replace(definitions, strategy=strategy))
         self.removal = Removal(store, self.registry, self.definitions, self.deleter)
+        self.type_checks = TypeChecks(store, self.registry, self.writer)
         self.tokens = Tokens(store, clock, token_key)
         self._authorizer = Authorizer(rbac)
         self.authorize: Authorize = self._authorizer.authorize
@@ -156,6 +158,8 @@ class ApiServer:
                 await self.removal.finish_all()
             if self.definitions.unaccepted and request.method != "GET":
                 await self.removal.pass_names_on()
+            if self.type_checks.pending and request.method != "GET":
+                await self.type_checks.run()
             return answer
         except StatusError as error:
             return as_asked(request, failure(error))

@@ -12,6 +12,8 @@ from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.cel.authorizer import AUTHORIZER, RESOURCE_CHECK, Authorizer
 from sandlane.local.apiserver.cel.program import compile_expression
 from sandlane.local.apiserver.cel.scopes import CONDITIONS, Variables
+from sandlane.local.apiserver.cel.syntax import CompileError
+from sandlane.local.apiserver.cel.types import DYN, Type
 from sandlane.local.apiserver.cel.values import EvaluationError
 
 
@@ -25,6 +27,14 @@ def evaluate(expression: str, scope: Mapping[str, Any], variables: Variables) ->
         return compile_expression(expression, variables).run(scope)
     except (EvaluationError, ValueError) as error:
         raise ExpressionFailed(f"expression '{expression}' resulted in error: {error}") from error
+
+
+def type_of(expression: str, variables: Variables) -> Type:
+    """The type of what an expression gives; dyn where it cannot be told."""
+    try:
+        return compile_expression(expression, variables).type
+    except CompileError:
+        return DYN
 
 
 def authorizer_of(at: Attributes, rbac: Rbac) -> Authorizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 
 from sandlane.local.apiserver.cel import types
@@ -42,17 +42,39 @@ CONDITIONS: Variables = (("object", DYN), ("oldObject", DYN), ("request", _REQUE
 """What match conditions see."""
 
 
-def of_policy(*, params: bool, variables: Iterable[str] | None) -> Variables:
-    """What a policy's validations see. `variables` are those that it has named before; None for its match conditions."""
-    made = (*CONDITIONS, ("namespaceObject", DYN))
+_NAMES = types.map_of(STRING, STRING)
+_NAMESPACE = _object(
+    metadata=_object(
+        **dict.fromkeys(("name", "generateName", "namespace", "uid", "UID", "resourceVersion"), STRING),
+        labels=_NAMES,
+        annotations=_NAMES,
+        **dict.fromkeys(("creationTimestamp", "deletionTimestamp"), DYN),
+        **dict.fromkeys(("deletionGracePeriodSeconds", "generation"), types.INT),
+        finalizers=types.list_of(STRING),
+    ),
+    spec=_object(finalizers=types.list_of(STRING)),
+    status=_object(
+        conditions=types.list_of(
+            _object(**dict.fromkeys(("status", "type", "message", "reason"), STRING), lastTransitionTime=DYN)
+        ),
+        phase=STRING,
+    ),
+)
+
+
+def of_policy(*, params: bool | Type, variables: Mapping[str, Type] | None, of: Type = DYN) -> Variables:
+    """What a policy's validations see. `variables` are those that it has named before, None for its match conditions;
+    `params` whether it takes any, or their type; `of` is the type of the object, where one is known."""
+    made: Variables = (("object", of), ("oldObject", of), *CONDITIONS[2:], ("namespaceObject", _NAMESPACE))
     if params:
-        made = (*made, ("params", DYN))
+        made = (*made, ("params", params if isinstance(params, Type) else DYN))
     if variables is not None:
-        made = (*made, ("variables", _named(tuple(variables))))
+        known = ((name, types.resolved(type_, {})) for name, type_ in variables.items())
+        made = (*made, ("variables", _named(tuple(known))))
     return made
 
 
 @lru_cache(maxsize=1024)
-def _named(names: tuple[str, ...]) -> Type:
-    """An object with these fields: the same for the same names."""
-    return _object(**dict.fromkeys(names, DYN))
+def _named(fields: Variables) -> Type:
+    """An object with these fields: the same for the same fields."""
+    return _object(**dict(fields))

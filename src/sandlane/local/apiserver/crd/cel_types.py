@@ -73,16 +73,23 @@ def _type_of(schema: Schema) -> Type:
     return _SCALARS.get(schema.type, DYN)
 
 
-class _Fields:
-    """The fields of an object."""
+@lru_cache(maxsize=1024)
+def whole_type(schema: Schema) -> Type:
+    """The type of whole objects, with all of their metadata: as policies see them."""
+    return Type("object", (), _Fields(schema, whole=True))
 
-    def __init__(self, schema: Schema) -> None:
+
+class _Fields:
+    """The fields of an object. `whole`: with all of metadata."""
+
+    def __init__(self, schema: Schema, *, whole: bool = False) -> None:
         self._schema = schema
+        self._whole = whole
         self._fields: dict[str, Field] | None = None
 
     def __call__(self, name: str) -> Field | None:
         if self._fields is None:
-            found = fields_of(self._schema)
+            found = self._schema.properties if self._whole else fields_of(self._schema)
             self._fields = {escaped(each): Field(each, type_of(child)) for each, child in found.items()}
             self._fields.pop("", None)
         return self._fields.get(name)

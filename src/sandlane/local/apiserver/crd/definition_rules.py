@@ -10,7 +10,7 @@ from sandlane.local.apiserver.crd.rule_checks import Place, Rules
 from sandlane.local.apiserver.crd.structure_rules import check_node
 from sandlane.local.apiserver.crd.validation import validate
 from sandlane.local.apiserver.crd.version_rules import check_names, check_versions
-from sandlane.local.apiserver.kinds.access import check_webhook_url
+from sandlane.local.apiserver.kinds.admission import check_webhook_url
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.schema import Schema
 

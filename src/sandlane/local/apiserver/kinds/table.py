@@ -7,6 +7,7 @@ from functools import cache
 from sandlane.kube.resource import Resource
 from sandlane.local.apiserver.kinds import (
     access,
+    admission,
     configuration,
     conversions,
     data,
@@ -69,7 +70,7 @@ _BINDING = Rules(
     check_update=access.check_role_binding_update,
     name=path_segment,
 )
-_WEBHOOKS = Rules(default=access.default_webhooks, check=access.check_webhooks, generation=("webhooks",))
+_WEBHOOKS = Rules(default=admission.default_webhooks, check=admission.check_webhooks, generation=("webhooks",))
 _AUTOSCALER = Rules(default=data.default_autoscaler, check=data.check_autoscaler, status=True)
 _OLD_AUTOSCALER = Rules(default=data.default_old_autoscaler, check=data.check_autoscaler, status=True)
 _EVENT = Rules(check=access.check_core_event, create_on_update=True)
@@ -323,15 +324,18 @@ def _access() -> tuple[Kind, ...]:
 
 
 def _extensions() -> tuple[Kind, ...]:
-    admission = "admissionregistration.k8s.io/v1"
+    registration = "admissionregistration.k8s.io/v1"
     policy = Rules(
-        default=access.default_admission_policy, check=access.check_admission_policy, generation=_SPEC, status=True
+        default=admission.default_admission_policy,
+        check=admission.check_admission_policy,
+        generation=_SPEC,
+        status=True,
     )
-    binding = Rules(default=access.default_admission_policy, generation=_SPEC)
+    binding = Rules(default=admission.default_admission_policy, check=admission.check_policy_binding, generation=_SPEC)
     crd = Rules(generation=_SPEC, status=True)
     return (
         kind_row(
-            admission,
+            registration,
             "MutatingWebhookConfiguration",
             "mutatingwebhookconfigurations",
             cluster=True,
@@ -339,7 +343,7 @@ def _extensions() -> tuple[Kind, ...]:
             rules=_WEBHOOKS,
         ),
         kind_row(
-            admission,
+            registration,
             "ValidatingAdmissionPolicy",
             "validatingadmissionpolicies",
             cluster=True,
@@ -347,7 +351,7 @@ def _extensions() -> tuple[Kind, ...]:
             rules=policy,
         ),
         kind_row(
-            admission,
+            registration,
             "ValidatingAdmissionPolicyBinding",
             "validatingadmissionpolicybindings",
             cluster=True,
@@ -355,7 +359,7 @@ def _extensions() -> tuple[Kind, ...]:
             rules=binding,
         ),
         kind_row(
-            admission,
+            registration,
             "ValidatingWebhookConfiguration",
             "validatingwebhookconfigurations",
             cluster=True,
