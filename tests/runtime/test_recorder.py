@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
+from sandlane.api.ttl import Expiry
 from sandlane.kube.errors import TransportError
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import CONFIG_MAPS, EVENTS
 from sandlane.kube.transport import Request, Response
+from sandlane.runtime.lifetime import Lifetime
 from sandlane.runtime.recorder import BURST, WAITING, WARNING, EventRecorder
 from sandlane.testing.events import captured_events
 
@@ -51,6 +54,19 @@ async def test_long_names_fit(rig: Any) -> None:
     (event,) = (await rig.cluster.client.list(EVENTS, "d")).items
     assert event["regarding"]["name"] == name
     assert len(event["reportingInstance"]) == 128
+
+
+async def test_the_end_is_announced_once_whatever_restarts(rig: Any) -> None:
+    """A process with empty memory finds the Event there; an end that has moved is another one."""
+    ends = Expiry(at=rig.clock.now() + timedelta(hours=1), warn_at=rig.clock.now())
+    for later in (0, 0, 1):
+        events = recorder(rig)
+        lifetime = Lifetime(CONFIG_MAPS, rig.cluster.client, rig.clock, events)
+        moved = Expiry(at=ends.at + timedelta(hours=later), warn_at=ends.warn_at)
+        assert lifetime.wait(ABOUT, moved) == 3600 * (1 + later)
+        lifetime.wait(ABOUT, moved)
+        await events.flush()
+    assert await captured_events(rig.cluster.client) == ["ConfigMap/a: Expiring", "ConfigMap/a: Expiring"]
 
 
 async def test_the_same_again_is_a_series(rig: Any) -> None:

@@ -45,5 +45,5 @@ class Lifetime:
             if len(self._announced) > REMEMBERED:
                 self._announced.popitem(last=False)
             text = f"it will be deleted at {at}; edit spec.ttl to keep it"
-            self._recorder.event(self._resource, metadata, "Expiring", text, kind=WARNING)
+            self._recorder.event(self._resource, metadata, "Expiring", text, kind=WARNING, once=at)
         return max(0.01, (expiry.at - now).total_seconds())

@@ -9,6 +9,7 @@ cluster with events.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ import structlog
 from sandlane.kube.bucket import Bucket
 from sandlane.kube.client import Client, PatchType
 from sandlane.kube.clock import Clock, micro_timestamp
-from sandlane.kube.errors import KubeError, NotFound
+from sandlane.kube.errors import AlreadyExists, KubeError, NotFound
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import EVENTS, Object, Resource
 
@@ -57,7 +58,7 @@ class EventRecorder:
         self._clock = clock
         self._component = component
         self._instance = instance
-        self._waiting: deque[tuple[tuple[str, ...], Object]] = deque()
+        self._waiting: deque[tuple[tuple[str, ...], Object, bool]] = deque()
         self._on_drop = dropped
         self._dropped = 0
         self._budgets: OrderedDict[str, Bucket] = OrderedDict()
@@ -66,10 +67,20 @@ class EventRecorder:
         self._sequence = 0
 
     def event(
-        self, resource: Resource, about: ObjectMeta, reason: str, message: str, *, kind: str = NORMAL, action: str = ""
+        self,
+        resource: Resource,
+        about: ObjectMeta,
+        reason: str,
+        message: str,
+        *,
+        kind: str = NORMAL,
+        action: str = "",
+        once: str = "",
     ) -> None:
         """Record that something happened to an object. Dropped, and counted, when that object had too many already;
         the oldest waiting event is dropped when too many wait.
+
+        `once` says what happens one time only: whoever records it again, after a restart too, finds the event there.
         """
         if not self._allowed(about):
             self._drop()
@@ -88,11 +99,14 @@ class EventRecorder:
         now = micro_timestamp(self._clock.now())
         self._sequence += 1
         head = about.name[:NAME].rstrip(".-")
+        unique = f"{int(self._clock.now().timestamp() * 1e6):x}{self._sequence:x}"
+        if once:
+            unique = hashlib.sha256(f"{about.uid}/{reason}/{once}".encode()).hexdigest()[:16]
         event = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
             "metadata": {
-                "name": f"{head}.{int(self._clock.now().timestamp() * 1e6):x}{self._sequence:x}",
+                "name": f"{head}.{unique}",
                 "namespace": about.namespace or "default",
             },
             "eventTime": now,
@@ -104,7 +118,7 @@ class EventRecorder:
             "type": kind,
             "regarding": {key: value for key, value in regarding.items() if value},
         }
-        self._waiting.append(((about.uid, kind, reason, message), event))
+        self._waiting.append(((about.uid, kind, reason, message), event, bool(once)))
         self._wake.set()
 
     def _allowed(self, about: ObjectMeta) -> bool:
@@ -129,16 +143,16 @@ class EventRecorder:
     async def flush(self) -> None:
         """Write what is waiting. An event that cannot be written is logged and forgotten."""
         while self._waiting:
-            series, event = self._waiting.popleft()
+            series, event, once = self._waiting.popleft()
             try:
-                await self._write(series, event)
+                await self._write(series, event, once=once)
             except KubeError as error:
                 log.warning("event_not_written", reason=event["reason"], note=event["note"], error=str(error))
         if self._dropped:
             log.warning("events_dropped", count=self._dropped)
             self._dropped = 0
 
-    async def _write(self, series: tuple[str, ...], event: Object) -> None:
+    async def _write(self, series: tuple[str, ...], event: Object, *, once: bool) -> None:
         now = self._clock.monotonic()
         known = self._known.get(series)
         namespace = event["metadata"]["namespace"]
@@ -151,7 +165,12 @@ class EventRecorder:
                 return
             except NotFound:
                 pass  # it has aged out: begin anew
-        await self._client.create(EVENTS, event)
+        try:
+            await self._client.create(EVENTS, event)
+        except AlreadyExists:
+            if not once:
+                raise
+            return
         self._known[series] = _Recorded(event["metadata"]["name"], 1, now)
         if len(self._known) > SERIES:
             self._known.popitem(last=False)
