@@ -170,6 +170,25 @@ def test_reconnecting_clients_get_what_they_lack() -> None:
     assert again.dangling == []
 
 
+def test_a_reconnecting_client_is_answered_after_each_of_its_requests() -> None:
+    """Endpoints that it still has are not waited for, though it asks for them after its clusters were looked at."""
+    before, snapshot = Envoy(DeltaStream()), Snapshot(world("a", "b"))
+    before.take(snapshot)
+    changed = world("a", "b")
+    changed[LISTENER]["on-a"] = b"b"
+    after, stream = Snapshot(changed), DeltaStream()
+    sent = []
+    for type_url in (CLUSTER, ENDPOINTS, LISTENER):
+        versions = {name: version for name, (version, _) in before.have[type_url].items()}
+        asked = sorted(versions) if type_url == ENDPOINTS else []
+        stream.receive(DeltaRequest(type_url, asked, initial_versions=versions))
+        for response in stream.respond(after):
+            sent += [name for name, _ in response.resources]
+            stream.receive(DeltaRequest(response.type_url, nonce=response.nonce))
+    assert sent == ["on-a"]
+    assert stream.serves(after)
+
+
 def test_unknown_names_are_answered() -> None:
     """A name that does not exist is said to be removed, so that the client does not wait for it."""
     stream = DeltaStream()

@@ -192,6 +192,8 @@ class DeltaStream:
         if known is None:
             state.versions.update(request.initial_versions)
             state.wildcard = not request.subscribe
+            if request.type_url == ENDPOINTS:
+                self._awaited -= request.initial_versions.keys()  # it has kept them over a reconnect
         for name in request.subscribe:
             if name == WILDCARD:
                 state.wildcard = state.unread = True
@@ -344,7 +346,7 @@ class DeltaStream:
         """Whether the client has confirmed everything of its layers that it asked for, and holds nothing else."""
         self._absorb(layers)
         return bool(self._types) and all(
-            state.answered and not state.outstanding and not state.refused and not state.dirty
+            (state.answered or not state.wildcard) and not (state.outstanding or state.refused or state.dirty)
             for state in self._types.values()
         )
 
