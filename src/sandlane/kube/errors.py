@@ -101,6 +101,10 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
+_NOT_TYPED = "failed to create typed patch object"
+"""Begins the answer, a 500 without a reason, to a server-side apply of what does not fit its kind's schema: no failure of the server."""
+
+
 def error_from_status(code: int, status: dict[str, Any], retry_after: float | None = None) -> ApiError:
     """The error for a decoded `metav1.Status` (or anything else that an error answer held)."""
     reason = str(status.get("reason") or "")
@@ -109,7 +113,7 @@ def error_from_status(code: int, status: dict[str, Any], retry_after: float | No
     if code == 409:
         kind: type[ApiError] = AlreadyExists if reason == "AlreadyExists" else Conflict
     elif code >= 500:
-        kind = ServerError
+        kind = BadRequest if message.startswith(_NOT_TYPED) else ServerError
     else:
         kind = _BY_STATUS.get(code, ApiError)
     return kind(code, reason, message, details, retry_after or details.get("retryAfterSeconds"))

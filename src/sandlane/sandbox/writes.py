@@ -7,7 +7,17 @@ import structlog
 from sandlane.api import reasons
 from sandlane.api.labels import PLAN
 from sandlane.kube.apply import Action, Applier, NotOwned
-from sandlane.kube.errors import ApiError, BadRequest, Forbidden, Invalid
+from sandlane.kube.errors import (
+    AlreadyExists,
+    ApiError,
+    Conflict,
+    Forbidden,
+    Gone,
+    NotFound,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+)
 from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SERVICES, Key, Object, Resource, key_of
 from sandlane.sandbox.events import Announcer
 from sandlane.sandbox.plan import Plan, Problem
@@ -39,7 +49,9 @@ class Writes:
                 applied = await self._applier.ensure(resource, desired, owner=sandbox.metadata)
             except NotOwned as error:
                 failures[resource, key] = Problem(reasons.NOT_OWNED, str(error))
-            except (Invalid, Forbidden, BadRequest) as error:
+            except ApiError as error:
+                if _passes(error):
+                    raise
                 failures[resource, key] = refusal(resource, key, error)
             else:
                 kind = _kind_of_change(applied.action, before, desired, sandbox)
@@ -94,6 +106,13 @@ def _kind_of_change(action: Action, before: str | None, desired: Object, sandbox
     if action in (Action.UPDATED, Action.CLEANED):
         return "DriftCorrected" if before == desired["metadata"]["annotations"][PLAN] else "Updated"
     return ""
+
+
+def _passes(error: ApiError) -> bool:
+    """Whether the same request may be taken in a moment: a failure of the server, and not of a webhook that it asks."""
+    if isinstance(error, ServerError):
+        return "failed calling webhook" not in error.message
+    return isinstance(error, Unauthorized | NotFound | AlreadyExists | Conflict | Gone | TooManyRequests)
 
 
 def refusal(resource: Resource, key: Key, error: ApiError) -> Problem:
