@@ -22,7 +22,10 @@ class FaultyProxy:
         self.delay = 0.0
         self.loss = 0.0
         self._random = random.Random(seed)
-        self._pairs: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
+        self._forgotten: set[asyncio.StreamReader] = set()
+        self._pairs: dict[
+            asyncio.Task[None], tuple[asyncio.StreamReader, asyncio.StreamWriter, asyncio.StreamWriter]
+        ] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -40,13 +43,14 @@ class FaultyProxy:
 
     def reset(self) -> None:
         """End all connections with RST, on both sides."""
-        for pair in list(self._pairs.values()):
-            for writer in pair:
+        for _, *writers in list(self._pairs.values()):
+            for writer in writers:
                 abort(writer)
 
     def forget(self) -> None:
         """End all connections on the servers' side; the laptop's side hears nothing."""
-        for _, server in list(self._pairs.values()):
+        for reader, _, server in list(self._pairs.values()):
+            self._forgotten.add(reader)
             abort(server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,22 +62,23 @@ class FaultyProxy:
         except OSError:
             abort(writer)
             return
-        self._pairs[task] = (writer, far_writer)
+        self._pairs[task] = (far_reader, writer, far_writer)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pass(reader, far_writer, silent=False))
-                tasks.create_task(self._pass(far_reader, writer, silent=True))
+                tasks.create_task(self._pass(reader, far_writer))
+                tasks.create_task(self._pass(far_reader, writer))
         except* OSError:
             pass
         except* asyncio.CancelledError:  # `close`
             pass
         finally:
             del self._pairs[task]
+            self._forgotten.discard(far_reader)
             abort(writer)
             abort(far_writer)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, silent: bool) -> None:
-        """One direction. With `silent`, an end that an error made (`forget`) is not passed on."""
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One direction. The end of a connection that the server has forgotten is not passed on, and what is sent to it is lost."""
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
 
@@ -86,18 +91,16 @@ class FaultyProxy:
                     with contextlib.suppress(OSError):
                         writer.write_eof()
                     return
-                writer.write(chunk)
-                await writer.drain()
+                if not writer.is_closing():
+                    writer.write(chunk)
+                    await writer.drain()
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(write())
             while True:
-                try:
-                    chunk = await reader.read(65536)
-                except OSError:
-                    if silent:
-                        await loop.create_future()  # forgotten
-                    raise
+                chunk = await reader.read(65536) if reader not in self._forgotten else b""
+                if reader in self._forgotten:
+                    await loop.create_future()
                 late = 3 * self.delay if self._random.random() < self.loss else 0.0  # sent again after a while
                 await chunks.put((loop.time() + self.delay + late, chunk))
                 if not chunk:

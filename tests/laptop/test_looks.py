@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sandlane.laptop.checks import about_clock, http2_ports, offset, wrong_ports
+from sandlane.laptop.drawing import draw
 from sandlane.laptop.inbound import LocalTarget
 from sandlane.laptop.listening import bound, listens
 from sandlane.laptop.requests import SHOWN, RequestLog
-from sandlane.laptop.screen import Lines, draw, spoken
+from sandlane.laptop.screen import Lines, spoken
 from sandlane.laptop.state import Held, State
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sandlane.slim  # isort: skip  # noqa: F401 - first
+
 import asyncio
 import contextlib
 import os
