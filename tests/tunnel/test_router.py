@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from sandlane.api.types import OnDisconnect
 from sandlane.laptop.inbound import LocalTarget
-from sandlane.routing.envoy.listeners import DoorOptions, listener
-from sandlane.routing.envoy.routes import _route
-from sandlane.routing.envoy.tunnel_clusters import tunnel_cluster, tunnel_routes
-from sandlane.routing.overrides import Override, Overrides, ServiceBackend, TunnelBackend
-from sandlane.routing.table import Door, FrontDoor
 from sandlane.routing.tunnels import DISCONNECTED, REASON_HEADER
-from support.tunnel import UID, Tunnel, eventually, free_port, listening, running_envoy
-
-BASELINE = ServiceBackend("n", "eta-baseline", 80)
+from support.tunnel import UID, Tunnel
+from support.tunnel_router import front, router
 
 
 @pytest.fixture
@@ -31,37 +23,6 @@ async def tunnel(tmp_path: Path) -> AsyncIterator[Tunnel]:
     made.allow(UID)
     async with made.server(tls_ingress=False):
         yield made
-
-
-def front(protocol: str, when: OnDisconnect, *, connected: bool = True, hold: int = 10) -> FrontDoor:
-    """A door with a laptop behind it."""
-    backend = TunnelBackend("n", "l", UID, 8084, connected)
-    override = Override(backend, "a", "Sandbox n/a", "l", when, hold, whole=protocol == "tcp")
-    return FrontDoor(Door("n", "eta", 80), free_port(), protocol, BASELINE, Overrides.of({"key": override}))
-
-
-@contextlib.asynccontextmanager
-async def router(tunnel: Tunnel, door: FrontDoor, **routes: Any) -> AsyncIterator[int]:
-    """A router with one door; gives its port. Its tunnel cluster leads straight to the tunnel server."""
-    override = door.overrides["key"]
-    assert isinstance(override.backend, TunnelBackend)
-    cluster = tunnel_cluster(override.backend)
-    del cluster["transport_socket"], cluster["eds_cluster_config"]
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": tunnel.options.ingress_port}}
-    hosts = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
-    cluster |= {"type": "STATIC", "load_assignment": {"cluster_name": cluster["name"], "endpoints": hosts}}
-    made = listener(door, "127.0.0.1", DoorOptions())
-    if door.protocol == "http":
-        manager = made["filter_chains"][0]["filters"][0]["typed_config"]
-        for key in ("rds", "scoped_routes"):
-            manager.pop(key, None)
-        found = tunnel_routes(door, override, override.backend, _route)
-        manager["route_config"] = {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": found}]}
-    static = {"listeners": [made], "clusters": [cluster]}
-    config = {"node": {"id": "r", "cluster": "r"}, "static_resources": static}
-    async with running_envoy(config, tunnel.folder / "router.log"):
-        await eventually(lambda: listening(door.listener), "the router listens")
-        yield door.listener
 
 
 async def test_a_whole_connection(tunnel: Tunnel) -> None:

@@ -26,8 +26,8 @@ from sandlane.laptop.pieces import (
     tcp,
     upstream,
 )
-from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER, REASON_HEADER
-from sandlane.tunnel.bootstrap import IDENTITY_HEADER, PING
+from sandlane.routing.tunnels import ID_HEADER, PORT_HEADER, REASON_HEADER, WINDOWS
+from sandlane.tunnel.bootstrap import IDENTITY_HEADER, PING, ServerOptions
 
 NOT_LISTENING = "local-not-listening"
 _NOT_LISTENING_TEXT = "the laptop is connected, but no process there takes connections\n"
@@ -107,8 +107,8 @@ def _workload(number: int, workload: Inbound) -> tuple[Config, list[Config]]:
                 **remove,
             },
         ]
-        kind = {"type": "STATIC" if is_address(target.host) else "STRICT_DNS"}
-        h2 = upstream(explicit_http_config={"http2_protocol_options": {}})
+        kind = {"type": "STATIC" if is_address(target.host) else "STRICT_DNS", "connect_timeout": "10s"}
+        h2 = upstream(explicit_http_config={"http2_protocol_options": WINDOWS})
         address = tcp(target.host, target.to_port)
         clusters += [
             cluster(name, address, **kind),
@@ -123,7 +123,12 @@ def _workload(number: int, workload: Inbound) -> tuple[Config, list[Config]]:
         workload.name,
         [{"name": "all", "domains": ["*"], "routes": routes}],
         codec_type="HTTP2",
-        http2_protocol_options={"allow_connect": True, "connection_keepalive": KEEPALIVE},
+        http2_protocol_options={
+            "allow_connect": True,
+            "connection_keepalive": KEEPALIVE,
+            "max_concurrent_streams": ServerOptions().max_streams,
+            **WINDOWS,
+        },
         local_reply_config={"mappers": [reason_of_503(REASON_HEADER, NOT_LISTENING, _NOT_LISTENING_TEXT)]},
         access_log=[_access_log(workload.name)],
     )

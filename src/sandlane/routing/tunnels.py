@@ -18,6 +18,9 @@ TRUST = "tunnel/ca"
 """The authority of the tunnel, as a secret."""
 INGRESS_PORT = 8444
 """Where tunnel servers take requests from routers."""
+WINDOWS = {"initial_stream_window_size": 2 << 20, "initial_connection_window_size": 256 << 20}
+"""HTTP/2 on each hop: so many bytes of a request or an answer may be under way, or wait in memory for who reads slowly; others on the
+same connection go on."""
 
 Held = Mapping[str, frozenset[str]]
 """LocalWorkload uid -> addresses of the tunnel servers that hold its tunnels."""

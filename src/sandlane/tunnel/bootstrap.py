@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from sandlane.routing.tunnels import BROKEN, DISCONNECTED, INGRESS_PORT, REASON_HEADER, TRUST
+from sandlane.routing.tunnels import BROKEN, DISCONNECTED, INGRESS_PORT, REASON_HEADER, TRUST, WINDOWS
 
 Config = dict[str, Any]
 
@@ -174,7 +174,7 @@ def _ingress(options: ServerOptions, rds: Mapping[str, Config]) -> Config:
     manager = _http_manager("ingress", INGRESS_ROUTES, rds)
     manager |= {
         "codec_type": "AUTO",
-        "http2_protocol_options": {"allow_connect": True, "max_concurrent_streams": options.max_streams},
+        "http2_protocol_options": {"allow_connect": True, "max_concurrent_streams": options.max_streams, **WINDOWS},
         "max_request_headers_kb": options.max_header_kib,
         "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
         "local_reply_config": {
@@ -293,7 +293,7 @@ def _laptops_cluster(options: ServerOptions) -> Config:
         "circuit_breakers": _UNLIMITED,
         "per_connection_buffer_limit_bytes": options.buffer,
         "typed_extension_protocol_options": _http2(
-            {"connection_keepalive": _KEEPALIVE, "max_concurrent_streams": options.max_streams}
+            {"connection_keepalive": _KEEPALIVE, "max_concurrent_streams": options.max_streams, **WINDOWS}
         ),
     }
 

@@ -18,6 +18,7 @@ from sandlane.routing.tunnels import (
     REASON_HEADER,
     ROUTER_PAIR,
     TRUST,
+    WINDOWS,
     Held,
 )
 
@@ -48,6 +49,7 @@ def tunnel_cluster(backend: TunnelBackend) -> Config:
             "http2_protocol_options": {
                 "allow_connect": True,
                 "connection_keepalive": {"interval": "2s", "timeout": "4s"},
+                **WINDOWS,
             }
         },
     }
