@@ -43,7 +43,6 @@ def of_field(field: Any) -> list[str]:
         ({"type": "array", "items": STR, "uniqueItems": True}, "uniqueItems: Forbidden: uniqueItems cannot be set"),
         ({"type": "object", "properties": {"a": STR}, "additionalProperties": STR}, "additionalProperties: Forbidden: additionalProperties and properties are mutual"),
         ({"type": "object", "additionalProperties": False}, "additionalProperties: Forbidden: additionalProperties cannot be set to false"),
-        ({"x-kubernetes-int-or-string": True, "type": "string"}, "type: Forbidden: must be empty if x-kubernetes-int-or-string"),
         ({"type": "object", "x-kubernetes-preserve-unknown-fields": False}, "x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true"),
         ({"type": "object", "x-kubernetes-embedded-resource": True}, "properties: Required value: must not be empty if x-kubernetes-embedded"),
         ({"type": "string", "x-kubernetes-list-type": "set"}, "type: Invalid value: \"string\": must be array if"),
@@ -71,6 +70,7 @@ def test_faults_of_schemas(field: Any, fault: str) -> None:
     "field",
     [
         {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+        {"x-kubernetes-int-or-string": True, "type": "string"},
         {"type": "object", "properties": {"a": STR}, "oneOf": [{"required": ["a"]}, {"properties": {"a": {"minLength": 2}}}]},
         {"type": "object", "properties": {"a": STR}, "additionalProperties": True},
         {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "anyOf": [{"properties": {"b": {"pattern": "x"}}}]},

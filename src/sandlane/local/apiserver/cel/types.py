@@ -121,8 +121,11 @@ def fits(wanted: Type, given: Type, bound: Bindings) -> bool:
         if known is None or known.name in ("dyn", "null_type"):
             bound[wanted.name] = given
             return True
-        return given.name == "null_type" or (joined(known, given) is not None)
-    if "dyn" in (wanted.name, given.name) or given.name == "null_type":
+        common = joined(known, given)
+        if common is not None:
+            bound[wanted.name] = common
+        return common is not None or given.name == "null_type"
+    if "dyn" in (wanted.name, given.name) or given.name == "null_type" or given.is_variable:
         return True
     if wanted.name != given.name or (wanted.fields is not None and wanted.fields is not given.fields):
         return False
@@ -132,7 +135,9 @@ def fits(wanted: Type, given: Type, bound: Bindings) -> bool:
 
 
 def joined(left: Type, right: Type) -> Type | None:
-    """The type that values of both types have; None when there is none."""
+    """The type that values of both types have; None when there is none. The items of `[]` are of any type."""
+    if left.is_variable or right.is_variable:
+        return right if left.is_variable else left
     if left.name in ("dyn", "null_type"):
         return right if left.name == "null_type" else left
     if right.name in ("dyn", "null_type"):

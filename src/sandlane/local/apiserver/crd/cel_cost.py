@@ -19,6 +19,21 @@ RULE_LIMIT = 10_000_000
 TOTAL_LIMIT = 100_000_000
 _LOOKING = {"matches": 0.25, "find": 0.25, "findAll": 0.25, "contains": 0.1}
 _WHOLE_LISTS = ("sum", "min", "max", "isSorted", "indexOf", "lastIndexOf", "sort", "flatten", "reverse", "slice")
+_NEW_TEXTS = (
+    "lowerAscii",
+    "upperAscii",
+    "substring",
+    "trim",
+    "replace",
+    "split",
+    "join",
+    "format",
+    "jsonpatch.escapeKey",
+)
+_WHOLE_TEXTS = (
+    *_NEW_TEXTS,
+    *("url", "isURL", "ip", "isIP", "cidr", "isCIDR", "quantity", "isQuantity", "semver", "isSemver", "validate"),
+)
 _SQUARE = ("distinct", "sets.contains", "sets.equivalent", "sets.intersects")
 
 
@@ -103,7 +118,9 @@ class _Estimate:
         if schema is not None:
             item = schema.items if schema.type == "array" else schema.additional
         element = Size(item, most(item))
-        key = Size(None, MAX_BODY_BYTES if schema is None or schema.type != "array" else 1)
+        key = Size(
+            None, 0 if schema is not None else MAX_BODY_BYTES
+        )  # a schema cannot bound keys; upstream has them free
         if node.kind in ("optMap", "optFlatMap"):
             inner, rounds = {**known, node.variables[0]: over}, 1
         elif len(node.variables) == 2:
@@ -151,7 +168,9 @@ class _Estimate:
                 return total + 1 + first, sizes[0]
             case name if name in _SQUARE:
                 return total + 1 + first * sizes[-1].most, sizes[0]
-        return total + 1 + 0.1 * sum(size.most for size in sizes), Size(None, max((s.most for s in sizes), default=1))
+        whole = sum(size.most for size in sizes)
+        looked = 0.1 * whole if node.function in _WHOLE_TEXTS else 0
+        return total + 1 + looked, Size(None, whole if node.function in (*_NEW_TEXTS, "string", "bytes") else 1)
 
 
 def too_much(name: str, cost: int, limit: int) -> str:

@@ -1,13 +1,36 @@
-"""The JSON paths of printer columns and selectable fields: `.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`."""
+"""The JSON paths of printer columns: `.spec.replicas`, `.metadata.labels.a\\.b/c`, `.status.conditions[?(@.type=="Ready")].status`.
+
+The dialect of https://kubernetes.io/docs/reference/kubectl/jsonpath/, without `range` and texts. Pure.
+"""
 
 from __future__ import annotations
 
+import operator
 import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
-_STEP = re.compile(
-    r"\.([A-Za-z0-9_\-/$\\.]+?)(?=$|\.|\[)|\[(?:'([^']*)'|\"([^\"]*)\"|(\*)|(-?\d+)|\?\(@\.?([\w.]+)\s*==\s*[\"']([^\"']*)[\"']\))\]"
+_NAME = re.compile(r"(?:\\.|[^\s.,\[\]{}$@\\])+")
+_INDEX = re.compile(r"\[(?:\s*(-?\d*)\s*(?::\s*(-?\d*)\s*)?(?::\s*(-?\d*)\s*)?|\*)\]")
+_KEYS = re.compile(r"\[\s*((?:'[^']*'|\"[^\"]*\"|-?\d+)(?:\s*,\s*(?:'[^']*'|\"[^\"]*\"|-?\d+))*)\s*\]")
+_KEY = re.compile(r"'([^']*)'|\"([^\"]*)\"|(-?\d+)")
+_FILTER = re.compile(r"\[\?\(\s*(.+?)\s*\)\]")
+_SIDES = re.compile(
+    r"(@[^\s=!<>]*|\"[^\"]*\"|'[^']*'|[^\s=!<>]+)\s*(?:(==|!=|<=|>=|<|>)\s*(@[^\s=!<>]*|\"[^\"]*\"|'[^']*'|[^\s=!<>]+))?"
 )
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_WORDS = {"true": True, "false": False, "null": None}
+
+Step = Callable[[Any], list[Any]]
+"""Gives what lies one step below a value."""
 
 
 class PathError(ValueError):
@@ -16,27 +39,113 @@ class PathError(ValueError):
 
 def find(value: Any, path: str) -> list[Any]:
     """Everything at a path. Raises `PathError`."""
-    found, at = [value], 0
-    text = re.sub(r"(?<!\\)\\\.", "\0", path if path.startswith((".", "[")) else f".{path}")
-    while at < len(text):
-        step = _STEP.match(text, at)
-        if step is None:
-            raise PathError(f"{path!r} is not understood at {text[at:]!r}")
-        at = step.end()
-        found = [below for each in found for below in _below(each, step)]
+    found = [value]
+    for step in _steps(path):
+        found = [below for each in found for below in step(each)]
     return found
 
 
-def _below(value: Any, step: re.Match[str]) -> list[Any]:
-    name = step[1] or step[2] or step[3]
-    if name is not None:
-        name = name.replace("\0", ".")
-        return [value[name]] if isinstance(value, dict) and name in value else []
-    if not isinstance(value, list):
-        return list(value.values()) if step[4] and isinstance(value, dict) else []
-    if step[4]:
-        return value
-    if step[5] is not None:
-        index = int(step[5])
-        return [value[index]] if -len(value) <= index < len(value) else []
-    return [item for item in value if str((find(item, "." + step[6]) or [None])[0]) == step[7]]
+@lru_cache(maxsize=2048)
+def _steps(path: str) -> tuple[Step, ...]:
+    text = path.removeprefix("$")
+    text = text if text.startswith((".", "[")) or not text else f".{text}"
+    return tuple(_parsed(text, path))
+
+
+def _parsed(text: str, path: str) -> Iterator[Step]:
+    at = 0
+    while at < len(text):
+        if text.startswith("..", at):
+            yield _everything_below
+            at += 1 if _NAME.match(text, at + 2) else 2
+        elif text[at] == "." and (name := _NAME.match(text, at + 1)) is not None:
+            yield _children if name[0] == "*" else _named(re.sub(r"\\(.)", r"\1", name[0]))
+            at = name.end()
+        elif (keys := _KEYS.match(text, at)) is not None:
+            yield _union([key[1] or key[2] or int(key[3] or 0) for key in _KEY.finditer(keys[1])])
+            at = keys.end()
+        elif (index := _INDEX.match(text, at)) is not None:
+            yield _children if "*" in index[0] else _sliced(index)
+            at = index.end()
+        elif (test := _FILTER.match(text, at)) is not None:
+            yield _filtered(test[1], path)
+            at = test.end()
+        else:
+            raise PathError(f"{path!r} is not understood at {text[at:]!r}")
+
+
+def _named(name: str) -> Step:
+    return lambda value: [value[name]] if isinstance(value, dict) and name in value else []
+
+
+def _union(keys: list[str | int]) -> Step:
+    def union(value: Any) -> list[Any]:
+        found = []
+        for key in keys:
+            if isinstance(key, str):
+                found += _named(key)(value)
+            elif isinstance(value, list) and -len(value) <= key < len(value):
+                found.append(value[key])
+        return found
+
+    return union
+
+
+def _sliced(match: re.Match[str]) -> Step:
+    places = slice(*(int(part) if part else None for part in match.groups()))
+    return lambda value: value[places] if isinstance(value, list) else []
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _everything_below(value: Any) -> list[Any]:
+    return [value, *(found for child in _children(value) for found in _everything_below(child))]
+
+
+def _filtered(test: str, path: str) -> Step:
+    sides = _SIDES.fullmatch(test)
+    if sides is None:
+        raise PathError(f"{path!r} is not understood at {test!r}")
+    left, compare = _side(sides[1]), _COMPARE.get(sides[2] or "")
+    right = _side(sides[3]) if sides[3] else None
+
+    def holds(item: Any) -> bool:
+        ours = left(item)
+        if compare is None or right is None:
+            return bool(ours)
+        theirs = right(item)
+        if not ours or not theirs or isinstance(ours[0], bool) != isinstance(theirs[0], bool):
+            return False
+        try:
+            return compare(ours[0], theirs[0])
+        except TypeError:  # a text and a number have no order
+            return False
+
+    return lambda value: [item for item in _children(value) if holds(item)]
+
+
+def _side(text: str) -> Step:
+    """One side of a comparison: a path from the item, or a constant."""
+    if text.startswith("@"):
+        steps = _steps(text[1:])
+
+        def path(item: Any) -> list[Any]:
+            found = [item]
+            for step in steps:
+                found = [below for each in found for below in step(each)]
+            return found
+
+        return path
+    if text[0] in "'\"":
+        return lambda item: [text[1:-1]]
+    if text in _WORDS:
+        return lambda item: [_WORDS[text]]
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise PathError(f"{text!r} is no value to compare with") from error
+    return lambda item: [number]

@@ -55,8 +55,6 @@ def _check_flags(faults: Faults, raw: Object, at: str) -> None:
     kind = raw.get("type") or ""
     if raw.get("x-kubernetes-preserve-unknown-fields") is False:
         faults.invalid(f"{at}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
-    if raw.get("x-kubernetes-int-or-string") and kind:
-        faults.forbidden(f"{at}.type", "must be empty if x-kubernetes-int-or-string is true")
     if raw.get("x-kubernetes-embedded-resource"):
         if kind != "object":
             why = "must be object if x-kubernetes-embedded-resource is true"
