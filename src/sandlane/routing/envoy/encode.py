@@ -25,7 +25,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2  # 
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: F401
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401
-from google.protobuf import json_format
+from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
 Resources = dict[str, dict[str, bytes]]
@@ -36,7 +36,26 @@ ADS: Config = {"ads": {}, "resource_api_version": "V3"}
 
 def encoded(config: Config, message: Message) -> bytes:
     """A message's bytes, the same for the same content. Raises `ParseError` when it is none of this message."""
-    return json_format.ParseDict(config, message).SerializeToString(deterministic=True)
+    json_format.ParseDict(config, message)
+    _order(message)
+    return message.SerializeToString(deterministic=True)
+
+
+def _order(message: Message) -> None:
+    """Pack each `Any` anew (in place): parsing has packed them with their maps in an order that differs between processes."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        values = [value] if isinstance(value, Message) else value.values() if hasattr(value, "values") else value
+        for each in values:
+            if isinstance(each, any_pb2.Any):
+                inner = message_factory.GetMessageClass(
+                    descriptor_pool.Default().FindMessageTypeByName(each.TypeName())
+                ).FromString(each.value)
+                _order(inner)
+                each.value = inner.SerializeToString(deterministic=True)
+            elif isinstance(each, Message):
+                _order(each)
 
 
 def socket(address: str, port: int, protocol: str = "TCP") -> Config:
