@@ -323,6 +323,19 @@ async def test_a_sandbox_that_is_not_there_yet_is_the_youngest() -> None:
         await handlers.sandbox(asked(object_("Sandbox", fork(), "z")))
 
 
+async def test_all_containers_that_are_not_there_are_told_at_once() -> None:
+    """An image and a variable of containers that the baseline does not have: a warning with both fields and the names there are."""
+    env = [{"name": "A", "value": "1", "container": "sidecar"}]
+    spec = fork(images=[{"image": "x", "container": "web"}], env=env)
+    warnings = await admission(Authority(), baseline(), service()).sandbox(asked(object_("Sandbox", spec)))
+    (told,) = [warning for warning in warnings if "no container" in warning]
+    for words in (
+        "images[0].container: no container 'web'; there are route",
+        "env[0].container: no container 'sidecar'",
+    ):
+        assert words in told
+
+
 async def test_a_port_that_the_other_fork_does_not_serve_is_refused() -> None:
     """A variable that points at a port which another fork's patch removes; specs without such a change pass."""
     other = baseline()
@@ -332,11 +345,12 @@ async def test_a_port_that_the_other_fork_does_not_serve_is_refused() -> None:
     spec = fork(patch=remove)
     spec["forks"].append({"forkOf": {"name": "other"}, "customizations": {"env": [told]}})
     handlers = admission(Authority(), baseline(), service(), other)
-    with pytest.raises(Denied, match=r"ForkPortNotServed.*does not serve port 80 of Service route") as refused:
+    with pytest.raises(Denied, match="does not serve port 80 of Service route") as refused:
         await handlers.sandbox(asked(object_("Sandbox", spec)))
     assert [cause.field for cause in refused.value.causes] == [
         "spec.forks[1].customizations.env[0].valueFrom.fork.port"
     ]
+    assert refused.value.code == 422
     there = object_("Sandbox", spec)
     await handlers.sandbox(asked(object_("Sandbox", spec | {"suspended": True}), there))
 

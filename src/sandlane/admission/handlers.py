@@ -81,9 +81,13 @@ class Admission:
         findings = self._sandbox_findings(request)
         _refuse("Sandbox", request, findings)
         plan, warnings = advise(self._world, new, self._limits)
-        told, causes = [], []
         changed = old is None or old.spec.forks != new.spec.forks
-        for problem in (plan.refused, plan.exceeded, *(plan.contradictions if changed else ())):
+        if changed:
+            parts = (each.message.partition(": ") for each in plan.contradictions)
+            errors = tuple(FieldError(path, what, "FieldValueNotFound") for path, _, what in parts)
+            _refuse("Sandbox", request, Findings(errors))
+        told, causes = [], []
+        for problem in (plan.refused, plan.exceeded):
             if problem is not None and problem.reason != reasons.ROUTING_KEY_TAKEN:
                 told.append(f"{problem.reason}: {reasons.explained(problem.reason, problem.message)}")
                 causes.append(Cause(problem.message.partition(":")[0], problem.message))

@@ -10,7 +10,7 @@ import msgspec
 
 from sandlane.api.limits import Limits
 from sandlane.api.reasons import CONTAINER_NOT_FOUND, LIMIT_EXCEEDED, PATCH_FAILED
-from sandlane.api.types import EnvOverride, ForkValue, ImageOverride, Patch
+from sandlane.api.types import Customizations, EnvOverride, ForkValue, ImageOverride, Patch
 from sandlane.kube.patch.errors import PatchError
 from sandlane.kube.patch.json_patch import json_patch
 from sandlane.kube.patch.merge_patch import merge_patch
@@ -23,6 +23,20 @@ from sandlane.sandbox.errors import PlanError
 
 Resolve = Callable[[ForkValue, str], str]
 """The value of a `valueFrom.fork`; the second argument is the field's path, for the error."""
+
+
+def check_containers(spec: Object, custom: Customizations, path: str) -> None:
+    """Raises `PlanError` with all images and variables whose containers are not there."""
+    images = ((each.container, f"{path}.images[{n}].container", True) for n, each in enumerate(custom.images))
+    env = ((each.container, f"{path}.env[{n}].container", False) for n, each in enumerate(custom.env))
+    problems = []
+    for name, where, only_one in (*images, *env):
+        try:
+            _chosen(spec, name, where, only_one=only_one)
+        except PlanError as error:
+            problems.append(error.message)
+    if problems:
+        raise PlanError(CONTAINER_NOT_FOUND, "; ".join(problems))
 
 
 def set_images(spec: Object, images: tuple[ImageOverride, ...], path: str) -> None:

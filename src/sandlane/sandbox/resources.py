@@ -51,6 +51,7 @@ def make_fork(
     copy = _copy(baseline, name, making, recreate)
     where = f"{path}.customizations"
     spec = copy["spec"]["template"]["spec"]
+    customize.check_containers(spec, custom, where)
     customize.set_images(spec, custom.images, where)
     customize.set_env(spec, custom.env, where, resolve)
     kept = copying.kept_labels(baseline.pod_labels, fork.preserved_labels)
