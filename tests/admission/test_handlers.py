@@ -385,6 +385,27 @@ async def test_what_changes_nothing_is_a_warning(customizations: Object, said: s
     assert said in warnings[0]
 
 
+IN_VAIN: list[tuple[str, Any, list[str]]] = [
+    ("merge", {"metadata": {"name": "x"}, "spec": {"replicas": 3}}, ["metadata.name", "spec.replicas"]),
+    ("strategic", {"spec": {"selector": {"matchLabels": {"a": "b"}}, "minReadySeconds": 1}}, ["spec.selector"]),
+    ("json", [{"op": "add", "path": "/spec/selector/matchLabels/a", "value": "b"}], ["spec.selector"]),
+    ("json", [{"op": "add", "path": "/spec/replicas", "value": 2}], ["spec.replicas"]),
+    ("json", [{"op": "add", "path": "/spec/minReadySeconds", "value": 2}], []),
+    ("merge", {"metadata": {"labels": {"a": "b"}}}, []),
+    ("merge", {"metadata": 1, "spec": ["replicas"]}, []),
+    ("json", ["/spec/replicas"], []),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "fields"), IN_VAIN)
+async def test_what_a_patch_sets_in_vain_is_a_warning(kind: str, value: Any, fields: list[str]) -> None:
+    """Name, selector, replicas and the like are not the patch's: whoever sets them is told."""
+    handlers = admission(Authority(), baseline(), service())
+    spec = fork(patch={"type": kind, "value": value})
+    warnings = await handlers.sandbox(asked(object_("Sandbox", spec)))
+    assert [text.split()[1] for text in warnings if "does not count" in text] == fields
+
+
 CLAIM = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",

@@ -30,6 +30,7 @@ def advise(world: World, sandbox: Sandbox, limits: Limits) -> tuple[Plan, list[s
         spec = baseline.object()["spec"]["template"].get("spec") or {}
         warnings += _images(path, fork, spec)
         warnings += _env(path, fork, spec)
+        warnings += _ignored(f"{path}.customizations.patch", fork)
         if planned.deployment is not None:
             warnings += _services(path, planned, baseline)
             warnings += _pods(world, path, planned, baseline, spec)
@@ -98,6 +99,33 @@ def _images(path: str, fork: Fork, spec: Object) -> Iterator[str]:
             not image.container and len(running) == 1 and running[0].get("image") == image.image
         ):
             yield f"{path}.customizations.images[{index}]: the baseline runs {image.image} too: nothing changes"
+
+
+IGNORED = {
+    "/metadata/name": "its name is derived",
+    "/metadata/namespace": "it is in the sandbox's namespace",
+    "/metadata/ownerReferences": "the sandbox owns it",
+    "/spec/selector": "its selector is its own",
+    "/spec/paused": "it is never paused",
+    "/spec/replicas": "customizations.replicas says how many Pods it has",
+}
+"""What a patch cannot change of a fork, and why."""
+
+
+def _ignored(path: str, fork: Fork) -> Iterator[str]:
+    """Fields that a patch sets in vain."""
+    patch = fork.customizations.patch
+    if patch is None:
+        return
+    for pointer, why in IGNORED.items():
+        if patch.type == "json":
+            operations = [each for each in patch.value if isinstance(each, dict) and each.get("op") != "test"]
+            there = any(f"{each.get('path')}/".startswith(f"{pointer}/") for each in operations)
+        else:
+            part, field = pointer.strip("/").split("/")
+            there = isinstance(patch.value.get(part), dict) and field in patch.value[part]
+        if there:
+            yield f"{path}: {pointer.strip('/').replace('/', '.')} does not count: {why}"
 
 
 def _env(path: str, fork: Fork, spec: Object) -> Iterator[str]:

@@ -255,7 +255,10 @@ def _routes(world: World, sandbox: Sandbox, plan: Plan, forks: tuple[ForkStatus,
         return Verdict(True, reasons.NOTHING_TO_DO, "no Service leads to what the sandbox replaces")
     late = [fork for fork in forks if fork.services and not fork.ever_ready]
     if late:
-        return Verdict(False, reasons.PROGRESSING, f"requests stay on the baseline until {_names(late)} is ready")
+        waiting = f"requests stay on the baseline until {_names(late)} is ready"
+        if empty := [fork for fork in late if not fork.desired and not fork.reason]:
+            waiting += f"; {_names(empty)} never is with customizations.replicas 0"
+        return Verdict(False, reasons.PROGRESSING, waiting)
     if (blocked := traffic.blocked(world, sandbox, plan)) is not None:
         return _refusal(blocked)
     if seen.report is None:
