@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.cel.regexes import RegexError, compiled
@@ -54,6 +57,13 @@ def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> 
             faults.invalid("status.storedVersions", storing, "must have exactly one stored version")
     check_versions(faults, spec)
     _check_conversion(faults, spec)
+    faults.errors += _schema_faults(msgspec.json.encode(versions))
+
+
+@lru_cache(maxsize=32)
+def _schema_faults(encoded: bytes) -> tuple[FieldError, ...]:
+    """The faults of all versions' schemas. Definitions are written again more often than their schemas change."""
+    faults, versions = Faults(), msgspec.json.decode(encoded)
     schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in versions]
     shared = all(schema == schemas[0] for schema in schemas)  # upstream then checks it once, in another place
     for index, schema in enumerate(schemas):
@@ -72,6 +82,7 @@ def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> 
         rules = Rules(faults)
         _check_schema(faults, schema, at, rules, Place(), root=True)
         rules.finish(at)
+    return tuple(faults.errors)
 
 
 def _check_conversion(faults: Faults, spec: Object) -> None:
