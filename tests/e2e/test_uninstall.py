@@ -94,10 +94,7 @@ def test_nothing_is_left_but_the_app(tmp_path: Path, alive: bool) -> None:
         if not alive:
             os.kill(manager, signal.SIGCONT)
 
-        def manager_state() -> Any:
-            return next(p for p in cluster.status()["processes"] if p["name"] == "manager")
-
-        until(lambda: manager_state()["state"] == "ended", "the manager ends for good")
-        assert cluster.status()["ready"]
+        until(lambda: cluster.process("manager").state == "ended", "the manager ends for good")
+        assert cluster.status().ready
         assert "uninstalled" in cluster.sandlane("status")
         assert set(everything(cluster)) == {*after, "Service rides/odd"}

@@ -9,67 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-BIN = Path(sys.executable).parent
-DEADLINE = 60.0
-
-
-class Cluster:
-    """A local cluster in a directory, used as its user would."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def sandlane(self, *args: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """Run `sandlane ...` on this cluster."""
-        command = [str(BIN / "sandlane"), *args, "--data-dir", str(self.folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE, stdin=subprocess.DEVNULL)
-        if code is not None and done.returncode != code:
-            raise AssertionError(f"{' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}{self.logs()}")
-        return done
-
-    def kubectl(self, *args: str, stdin: str = "") -> str:
-        """Run `kubectl ...` on this cluster and give its output."""
-        command = [str(BIN / "kubectl"), "--kubeconfig", str(self.folder / "kubeconfig"), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, input=stdin)
-        if done.returncode != 0:
-            raise AssertionError(f"kubectl {' '.join(args)}: exit {done.returncode}\n{done.stderr}{self.logs()}")
-        return done.stdout
-
-    def status(self) -> dict[str, Any]:
-        """`sandlane status -o json`."""
-        found: dict[str, Any] = json.loads(self.sandlane("status", "-o", "json", code=None).stdout)
-        return found
-
-    def pids(self) -> dict[str, int]:
-        """The supervised processes."""
-        return {p["name"]: p["pid"] for p in self.status()["processes"]}
-
-    def logs(self) -> str:
-        """The ends of all logs."""
-        parts = [f"--- {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("logs/*.log"))]
-        return "\n".join(["", *parts])
-
-
-def until(check: Callable[[], Any], what: str) -> Any:
-    """Repeat a check until it gives something true; failures count as false."""
-    end, last = time.monotonic() + DEADLINE, None
-    while time.monotonic() < end:
-        try:
-            if found := check():
-                return found
-        except (AssertionError, OSError) as error:
-            last = error
-        time.sleep(0.05)
-    raise AssertionError(f"not so after {DEADLINE:.0f} s: {what}") from last
+from support.laptop import BIN, DEADLINE, Laptop, laptop, until
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -92,34 +39,30 @@ def processes_with(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A cluster that is ready, for all tests of this file."""
-    made = Cluster(tmp_path_factory.mktemp("up") / "data")
-    made.sandlane("up", "--detach")
-    try:
+    with laptop(tmp_path_factory.mktemp("up") / "data") as made:
         yield made
-    finally:
-        made.sandlane("down", code=None)
 
 
-def test_everything_is_ready(cluster: Cluster) -> None:
+def test_everything_is_ready(cluster: Laptop) -> None:
     """After `up --detach` every part is ready, and kubectl works with the kubeconfig."""
-    state = cluster.status()
+    state = json.loads(cluster.sandlane("status", "-o", "json"))
     assert state["ready"]
     assert {p["name"] for p in state["processes"]} == {"apiserver", "agent", "proxy", "manager"}
-    assert "kube-system" in cluster.kubectl("get", "namespaces", "-o", "name")
-    assert "sandboxes" in cluster.kubectl("api-resources", "--api-group=sandlane.dev", "-o", "name")
+    assert "kube-system" in cluster.done("get", "namespaces", "-o", "name")
+    assert "sandboxes" in cluster.done("api-resources", "--api-group=sandlane.dev", "-o", "name")
 
 
-def test_a_second_up_says_so(cluster: Cluster) -> None:
+def test_a_second_up_says_so(cluster: Laptop) -> None:
     """`up` on a running directory fails with the process and the way in."""
-    done = cluster.sandlane("up", "--detach", code=1)
-    assert f"already runs in {cluster.folder} (process {cluster.status()['pid']})" in done.stderr
+    said = cluster.sandlane("up", "--detach", code=1)
+    assert f"already runs in {cluster.folder} (process {cluster.status().pid})" in said
 
 
-def test_the_api_server_is_reached_through_its_service(cluster: Cluster) -> None:
+def test_the_api_server_is_reached_through_its_service(cluster: Laptop) -> None:
     """The Service `kubernetes` answers on its cluster IP, with a certificate for that address."""
-    url = cluster.sandlane("url", "kubernetes").stdout.strip()
+    url = cluster.sandlane("url", "kubernetes").strip()
     config = json.loads((cluster.folder / "kubeconfig").read_text())
     config["clusters"][0]["cluster"]["server"] = url
     other = cluster.folder / "through-service.json"
@@ -160,15 +103,15 @@ spec:
 """.replace("PYTHON", sys.executable)
 
 
-def test_a_pod_is_used_with_kubectl(cluster: Cluster) -> None:
+def test_a_pod_is_used_with_kubectl(cluster: Laptop) -> None:
     """A Pod serves its volume; exec sees it, reaches Services by name and the API as the Pod's account; ports are forwarded."""
-    cluster.kubectl("apply", "-f", "-", stdin=POD)
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/page", f"--timeout={DEADLINE:.0f}s")
+    cluster.done("apply", "-f", "-", stdin=POD)
+    cluster.done("wait", "--for=condition=Ready", "pod/page", f"--timeout={DEADLINE:.0f}s")
     ask = "import urllib.request as u; print(u.urlopen('http://page.default.svc.cluster.local:8000/').read().decode())"
-    assert "from a volume" in cluster.kubectl("exec", "page", "--", sys.executable, "-c", ask)
-    assert cluster.kubectl("exec", "-i", "page", "--", "cat", stdin="said") == "said"
+    assert "from a volume" in cluster.done("exec", "page", "--", sys.executable, "-c", ask)
+    assert cluster.done("exec", "-i", "page", "--", "cat", stdin="said") == "said"
     inside = ["env", "-u", "KUBECONFIG", f"HOME={cluster.folder}/nobody", str(BIN / "kubectl"), "auth", "whoami"]
-    assert "system:serviceaccount:default:default" in cluster.kubectl("exec", "page", "--", *inside)
+    assert "system:serviceaccount:default:default" in cluster.done("exec", "page", "--", *inside)
     command = [
         str(BIN / "kubectl"),
         "--kubeconfig",
@@ -186,31 +129,30 @@ def test_a_pod_is_used_with_kubectl(cluster: Cluster) -> None:
                     assert response.read() == b"from a volume\n"
         finally:
             forwarding.terminate()
-    cluster.kubectl("delete", "pod/page", "service/page", "configmap/page")
+    cluster.done("delete", "pod/page", "service/page", "configmap/page")
 
 
 @pytest.mark.parametrize("name", ["manager", "proxy", "agent", "apiserver"])
-def test_a_killed_process_comes_back(cluster: Cluster, name: str) -> None:
+def test_a_killed_process_comes_back(cluster: Laptop, name: str) -> None:
     """After kill -9 of a part the cluster becomes ready again, with its state, and says what happened."""
-    cluster.kubectl("create", "configmap", f"before-{name}")
-    before = cluster.pids()[name]
+    cluster.done("create", "configmap", f"before-{name}")
+    before = cluster.pid(name)
     os.kill(before, signal.SIGKILL)
-    until(lambda: cluster.pids()[name] not in (None, before) and cluster.status()["ready"], "ready again")
-    (process,) = [p for p in cluster.status()["processes"] if p["name"] == name]
-    assert process["restarts"] >= 1
-    assert process["lastEnd"] == "killed by SIGKILL"
-    assert f"configmap/before-{name}" in cluster.kubectl("get", "configmap", f"before-{name}", "-o", "name")
+    until(lambda: cluster.pid(name) != before and cluster.status().ready, "ready again")
+    assert cluster.process(name).restarts >= 1
+    assert cluster.process(name).last_end == "killed by SIGKILL"
+    assert f"configmap/before-{name}" in cluster.done("get", "configmap", f"before-{name}", "-o", "name")
 
 
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     """When somebody listens on the wanted port, `up` fails with the port and leaves nothing behind."""
-    other = Cluster(tmp_path / "data")
+    other = Laptop(tmp_path / "data")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = other.sandlane("up", "--detach", "--port", str(port), code=1)
-    assert f"port {port}" in done.stderr
+        said = other.sandlane("up", "--detach", "--port", str(port), code=1)
+    assert f"port {port}" in said
     assert processes_of(other.folder) == []
 
 
@@ -221,21 +163,21 @@ def parent_of(pid: int) -> int:
 
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     """After kill -9 of the supervisor, or of one of its guards, all is gone, children of containers too."""
-    own = Cluster(tmp_path / "data")
+    own = Laptop(tmp_path / "data")
     marker = f"sleep {10_000_000 + os.getpid()}"
     try:
         for level in (0, 2):
             own.sandlane("up", "--detach")
             if level == 0:
-                own.kubectl("create", "deployment", "tree", "--image=none", "--", "sh", "-c", f"{marker} & wait")
+                own.done("create", "deployment", "tree", "--image=none", "--", "sh", "-c", f"{marker} & wait")
             until(lambda: marker in processes_with(marker), "the grandchild runs")
-            victim = own.status()["pid"]
+            victim = own.status().pid
             for _ in range(level):
                 victim = parent_of(victim)
             os.kill(victim, signal.SIGKILL)
             until(lambda: not processes_of(own.folder) and not processes_with(marker), f"nothing is left ({level})")
     finally:
-        own.sandlane("down", code=None)
+        own.sandlane("down")
 
 
 def test_up_in_the_foreground_ends_with_its_signal(tmp_path: Path) -> None:
@@ -322,19 +264,19 @@ def answers(url: str, count: int = 1) -> set[tuple[str, ...]]:
 
 def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None:
     """Apply, reach it by its Service, scale, roll forward while it answers, undo, restart the cluster, delete."""
-    own = Cluster(tmp_path / "data")
+    own = Laptop(tmp_path / "data")
     own.sandlane("up", "--detach", "--images", str(images))
     try:
-        own.kubectl("apply", "-f", "-", stdin=MANIFEST)
-        own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
-        url = own.sandlane("url", "web").stdout.strip()
+        own.done("apply", "-f", "-", stdin=MANIFEST)
+        own.done("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+        url = own.sandlane("url", "web").strip()
         until(lambda: {version for version, _ in answers(url)} == {"1"}, "version 1 answers")
 
-        own.kubectl("scale", "deployment/web", "--replicas=3")
-        own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+        own.done("scale", "deployment/web", "--replicas=3")
+        own.done("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
         until(lambda: len(answers(url, 12)) == 3, "three Pods answer")
 
-        own.kubectl("set", "image", "deployment/web", "web=web:2")
+        own.done("set", "image", "deployment/web", "web=web:2")
         done = threading.Event()
         versions: list[str] = []
 
@@ -345,32 +287,32 @@ def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(ask_all_the_time)
             try:
-                own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+                own.done("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
                 until(lambda: {version for version, _ in answers(url, 6)} == {"2"}, "only version 2 answers")
             finally:
                 done.set()
             asking.result(DEADLINE)  # no request failed
         assert set(versions) == {"1", "2"}
 
-        own.kubectl("rollout", "undo", "deployment/web")
-        own.kubectl("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
+        own.done("rollout", "undo", "deployment/web")
+        own.done("rollout", "status", "deployment/web", f"--timeout={DEADLINE:.0f}s")
         until(lambda: {version for version, _ in answers(url, 6)} == {"1"}, "version 1 is back")
-        history = own.kubectl("rollout", "history", "deployment/web")
+        history = own.done("rollout", "history", "deployment/web")
         assert [line.split()[0] for line in history.splitlines()[2:] if line] == ["2", "3"]
 
-        os.kill(own.pids()["manager"], signal.SIGKILL)
-        os.kill(own.pids()["proxy"], signal.SIGKILL)
-        until(lambda: own.status()["ready"] and answers(url), "it answers again")
-        until(lambda: "ProcessRestarted" in own.kubectl("get", "events", "-A"), "the restart is an Event")
+        os.kill(own.pid("manager"), signal.SIGKILL)
+        os.kill(own.pid("proxy"), signal.SIGKILL)
+        until(lambda: own.status().ready and answers(url), "it answers again")
+        until(lambda: "ProcessRestarted" in own.done("get", "events", "-A"), "the restart is an Event")
 
         own.sandlane("down")
         assert processes_of(images.parent) == processes_of(own.folder) == []
-        assert own.sandlane("status", code=3).returncode == 3
+        own.sandlane("status", code=3)
         own.sandlane("up", "--detach", "--images", str(images))
         until(lambda: len(answers(url, 12)) == 3, "three Pods answer at the same address after a restart")
 
-        own.kubectl("delete", "deployment,service", "web")
-        until(lambda: not own.kubectl("get", "pods,replicasets,endpointslices", "-l", "app=web", "-o", "name"), "gone")
+        own.done("delete", "deployment,service", "web")
+        until(lambda: not own.done("get", "pods,replicasets,endpointslices", "-l", "app=web", "-o", "name"), "gone")
         until(lambda: not processes_of(images.parent / "web.py"), "no process is left")
     finally:
-        own.sandlane("down", code=None)
+        own.sandlane("down")
