@@ -1,6 +1,7 @@
 """No request is lost or misrouted while routes change, routers roll, managers die and manifests are applied again.
 
-`ROUTE_SECONDS`, `ROUTE_RATE` and `ROUTE_CHANGES` shorten it. The first wrong answer ends it, with what happened before.
+`ROUTE_SECONDS`, `ROUTE_RATE` and `ROUTE_CHANGES` shorten it; it ends when both the time and the changes are over. The first
+wrong answer ends it, with what happened before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ NAMESPACE = "load"
 SECONDS = float(os.environ.get("ROUTE_SECONDS", "300"))
 RATE = float(os.environ.get("ROUTE_RATE", "500"))
 CHANGES = int(os.environ.get("ROUTE_CHANGES", "1000"))
+DISTURBANCES = int(os.environ.get("ROUTE_DISTURBANCES", "12"))
 PATIENCE = 60.0
+POLL = 0.05
 SERVICE_NAMES = ("a", "b")
 GROUP_KEY, SANDBOX_KEY = "group-key", "sandbox-key"
 
@@ -51,10 +54,17 @@ class Scene:
 
     folder: Path
     client: Client
+    every: float
+    """Seconds from one change to the next, if the cluster is as fast as that."""
     expected: Expected = field(default_factory=Expected)
     changes: int = 0
     times: list[float] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    async def turn(self) -> None:
+        """Wait until the next change is due."""
+        await asyncio.sleep(max(0.0, self.started + self.changes * self.every - time.monotonic()))
 
     def tell(self, text: str) -> None:
         """Something has happened."""
@@ -145,7 +155,7 @@ async def programmed(client: Client, resource: Resource, obj: Object, condition:
         found = {each["type"]: each for each in status.get("conditions") or ()}
         if status.get("observedGeneration", 0) >= generation and found.get(condition, {}).get("status") == "True":
             return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(POLL)
     raise Misrouted(f"{resource.kind} {name} is not {condition} after {PATIENCE:.0f} s: {json.dumps(live['status'])}")
 
 
@@ -166,9 +176,10 @@ async def retried(call: Callable[[], Awaitable[Any]]) -> Any:
 # -- what happens meanwhile -------------------------------------------------------------------------------
 
 
-async def move_group(scene: Scene, pause: float) -> None:
+async def move_group(scene: Scene) -> None:
     """The group looks at one slot after the other; nobody is in the third."""
     for slot in itertools.cycle(("1", "2", "3")):
+        await scene.turn()
         name = f"s{slot}" if slot != "3" else "baseline"
         become = {(service, GROUP_KEY): name for service in SERVICE_NAMES}
         since, what = time.monotonic(), f"the group looks at slot {slot}"
@@ -179,7 +190,6 @@ async def move_group(scene: Scene, pause: float) -> None:
         )
         await programmed(scene.client, ROUTE_GROUPS, written)
         scene.done(what, become, since)
-        await asyncio.sleep(pause)
 
 
 async def come_and_go(scene: Scene) -> None:
@@ -187,8 +197,9 @@ async def come_and_go(scene: Scene) -> None:
     client = scene.client
     while True:
         for forks in (("a",), ("a", "b"), ("b",)):
+            await scene.turn()
             become = {(name, SANDBOX_KEY): "x" if name in forks else "baseline" for name in SERVICE_NAMES}
-            become = {pair: name for pair, name in become.items() if scene.expected.of(*pair) != {name}}
+            become = {pair: name for pair, name in become.items() if scene.expected.since(*pair) != {name}}
             since, what = time.monotonic(), f"sandbox x forks {', '.join(forks)}"
             wanted = sandbox("x", *forks, key=SANDBOX_KEY)
             written = await scene.change(
@@ -198,6 +209,7 @@ async def come_and_go(scene: Scene) -> None:
             )
             await programmed(client, SANDBOXES, written, "Ready")
             scene.done(what, become, since)
+        await scene.turn()
         become = {("b", SANDBOX_KEY): "baseline"}
         since = time.monotonic()
         await scene.change(
@@ -215,7 +227,7 @@ async def gone(client: Client) -> None:
             await retried(lambda: client.get(SANDBOXES, "x", NAMESPACE))
         except NotFound:
             return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(POLL)
     raise Misrouted(f"sandbox x is still there after {PATIENCE:.0f} s")
 
 
@@ -257,7 +269,7 @@ def manager(folder: Path) -> dict[str, Any]:
 async def play(folder: Path, seconds: float, rate: float, changes: int) -> tuple[Scene, Outcome]:
     """Everything, in a cluster that runs. Raises `Misrouted`."""
     client = Client(HttpTransport(load_config(folder / "kubeconfig")), clock=SystemClock(), rng=random.Random(1))
-    scene, outcome = Scene(folder, client), Outcome()
+    scene, outcome = Scene(folder, client, seconds / changes), Outcome()
     try:
         await scene.kubectl("apply", "-f", "-", stdin=manifests())
         for name, slot in (("s1", "1"), ("s2", "2")):
@@ -268,22 +280,22 @@ async def play(folder: Path, seconds: float, rate: float, changes: int) -> tuple
             )
             await programmed(client, SANDBOXES, written, "Ready")
         addresses = {name: await address(client, name) for name in SERVICE_NAMES}
-        end = time.monotonic() + seconds
-        pauses = max(0.0, seconds / changes), seconds / 10
+        scene.started = time.monotonic()
+        end = scene.started + seconds
 
         def over() -> bool:
-            return time.monotonic() > end
+            return time.monotonic() > end and scene.changes >= changes
 
         loading = asyncio.ensure_future(
             load(addresses, ["", GROUP_KEY, SANDBOX_KEY], scene.expected, rate, over, outcome)
         )
-        work = (move_group(scene, pauses[0]), come_and_go(scene), disturb(scene, pauses[1]))
+        work = (move_group(scene), come_and_go(scene), disturb(scene, seconds / DISTURBANCES))
         happening = [asyncio.ensure_future(each) for each in work]
         await asyncio.wait([loading, *happening], return_when=asyncio.FIRST_COMPLETED)
         for task in happening:
             task.cancel()
         ended = await asyncio.gather(*happening, return_exceptions=True)
-        end = 0.0
+        end, changes = 0.0, 0
         await loading
     finally:
         await client.close()
@@ -327,11 +339,12 @@ def run() -> list[Table]:
         str(sum(1 for line in scene.story if line.endswith(("apply: done", "roll: done", "kill: done")))),
         str(len(outcome.wrong)),
         f"{ordered[len(ordered) // 2] * 1e3:.1f} / {ordered[int(len(ordered) * 0.99)] * 1e3:.1f}",
+        f"{outcome.late:.2f}",
         f"{statistics.median(scene.times):.2f} / {max(scene.times):.2f}",
     )
     columns = (
         "requests", "of them", "route changes", "disturbances", "lost or misrouted", "p50 / p99 ms",
-        "change to programmed s, p50 / max",
+        "load late by s at most", "change to programmed s, p50 / max",
     )  # fmt: skip
     note = (
         f"Open loop, {RATE:.0f} requests/s for {SECONDS:.0f} s with three keys (none, a route group's, a sandbox's) to two Services "
