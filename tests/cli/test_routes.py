@@ -9,8 +9,11 @@ from sandlane.cli.reading import NotInstalled, read_world
 from sandlane.cli.routes import BadHeader, answered, columns, of_key, parse_headers, spoken, table
 from sandlane.kube.transport import Request, Response
 from sandlane.routing.explain import Answer, KeyAnswer, UnknownTarget, explain, find_target
-from sandlane.routing.key import find_key
+from sandlane.routing.key import KeySources, find_key
+from sandlane.routing.names import KEY_SOURCES
+from sandlane.routing.resources import RouterOptions, router_deployment
 from sandlane.routing.rules import rules
+from sandlane.routing.sources import sources_in
 from sandlane.testing.cluster import FakeCluster
 from sandlane.world.world import World
 from support.routed import baseline, group, sandbox
@@ -74,6 +77,29 @@ def test_a_key_alone() -> None:
     assert of_key(nobody).startswith("nope is the key of nobody")
     with pytest.raises(UnknownTarget, match="say what is to be explained"):
         answered(world, "", [], "", "n")
+
+
+def test_keys_where_this_cluster_looks() -> None:
+    """The manager's own names count, as the routers' Deployment says them; without a router there, as any other says."""
+    sources = KeySources(("sd-routing-key",), ("X-Key",), "key")
+    router = router_deployment("n", RouterOptions("xds", 1, keys=sources))
+    elsewhere = router_deployment("m", RouterOptions("xds", 1, keys=sources))
+    for routers, spoilt in (([router], False), ([elsewhere], False), ([], True)):
+        world = World.of([*baseline(), *sandbox("a"), *routers])
+        for target, header in (
+            ("eta", ("baggage", "sd-routing-key=key-a")),
+            ("eta", ("x-key", "key-a")),
+            ("http://eta:80/?key=key-a", ("a", "b")),
+        ):
+            found = answered(world, target, [header], "", "n")
+            assert isinstance(found, Answer)
+            assert found.served_by == ("baseline" if spoilt else "a/eta-a")
+        usual = answered(world, "eta", [("baggage", "sandlane-routing-key=key-a")], "", "n")
+        assert isinstance(usual, Answer)
+        assert usual.served_by == ("a/eta-a" if spoilt else "baseline")
+    router["metadata"]["annotations"][KEY_SOURCES] = "{"
+    assert sources_in(World.of([router]), "n") == KeySources()
+    assert "annotations" not in router_deployment("n", RouterOptions("xds", 1))["metadata"]
 
 
 def test_a_preview_address() -> None:

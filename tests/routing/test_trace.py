@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sandlane.routing.envoy.probe import MARK, TRACE_PREFIX
+from sandlane.routing.key import KeySources
 from sandlane.routing.rules import Rule
 from sandlane.routing.trace import Hop, Probe, hops_in, judge
 
@@ -57,6 +58,17 @@ def test_hops_are_nested_by_time() -> None:
         ("n/eta:80", "n/routes:80"),
     ]
     assert found[0] == Hop("n/web:80", 1000.0, 0.02, "GET", "/", 200, "baseline", "k1", True, True)
+
+
+def test_keys_in_other_places() -> None:
+    """A probe's key is looked for where this cluster's routers look, and sent by the name that they know."""
+    sources = KeySources(("sd-routing-key",), ("x-key",))
+    probe = Probe("ab" * 12, "k1", "sd-routing-key")
+    assert probe.headers()["baggage"] == KEPT.replace("sandlane", "sd", 1)
+    told = line("web", baggage=KEPT.replace("sandlane", "sd", 1)), line("eta", baggage="-", headers={"x-key": "k1"})
+    assert [hop.key for hop in hops_in(told, probe, sources)] == ["k1", "k1"]
+    assert [hop.key for hop in hops_in(told, probe)] == ["", ""]
+    assert "k1" not in Probe("ab" * 12, "k1", "").headers()["baggage"]
 
 
 def test_a_key_that_arrives() -> None:

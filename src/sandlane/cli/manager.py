@@ -197,9 +197,8 @@ def register(manager: Manager, options: Options) -> None:
     """Give the manager all controllers of the product."""
     world = World.from_cache(manager.cache)
     server = XdsServer(XdsMetrics(manager.metrics, manager.clock), drain=options.router_drain_seconds)
-    publisher = Publisher(
-        manager.cache, world, server, manager.clock, door_options(options), settle=options.router_settle_seconds
-    )
+    doors = door_options(options)
+    publisher = Publisher(manager.cache, world, server, manager.clock, doors, settle=options.router_settle_seconds)
     reports = RouteReports(world, publisher)
     manager.add_runnable(lambda: publisher.run(manager.ready))
     manager.add_runnable(publisher.served.run)
@@ -217,6 +216,7 @@ def register(manager: Manager, options: Options) -> None:
             certificate_in_environment=options.router_certificate_in_environment,
             settle=options.router_settle_seconds,
             drain=options.router_drain_seconds,
+            keys=doors.keys,
         )
         identities = Identities(manager.client, manager.clock, certificates)
         RoutingController(manager, world, publisher, router, identities).setup_with_manager(manager)

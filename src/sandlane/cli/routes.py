@@ -20,6 +20,7 @@ from sandlane.routing.build import build
 from sandlane.routing.explain import Answer, KeyAnswer, UnknownTarget, explain, explain_key, find_target
 from sandlane.routing.key import Found, find_key
 from sandlane.routing.rules import Rule, connected, rules
+from sandlane.routing.sources import sources_in
 from sandlane.world.world import World
 
 Fail = Callable[[object], NoReturn]
@@ -133,7 +134,7 @@ def answered(
     held = connected(world)
     found = Found(key, "option --key") if key else None
     if not target:
-        found = found or find_key(sent)
+        found = found or find_key(sent, sources=sources_in(world, namespace))
         if found is None:
             raise UnknownTarget("say what is to be explained: a target, --key, or -H with a header that carries a key")
         return explain_key(world, found, held)
@@ -141,7 +142,8 @@ def answered(
         target = f"{preview.backend.service}.{preview.backend.namespace}:{preview.backend.port}"
         found = Found(preview.key, f"preview address {preview.host}")
     meant = find_target(world, target, namespace, served)
-    return explain(world, meant, found or find_key(sent, meant.path), held)
+    sources = sources_in(world, meant.door.namespace)
+    return explain(world, meant, found or find_key(sent, meant.path, sources), held)
 
 
 def of_key(answer: KeyAnswer) -> str:

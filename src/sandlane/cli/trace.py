@@ -24,7 +24,9 @@ from sandlane.kube.pods import logs
 from sandlane.kube.resource import PODS, Key
 from sandlane.preview.plan import preview_at
 from sandlane.routing.explain import UnknownTarget, find_target
+from sandlane.routing.key import KeySources, find_key
 from sandlane.routing.rules import connected, rules
+from sandlane.routing.sources import sources_in
 from sandlane.routing.trace import ARRIVED, Hop, Probe, Trace, hops_in, judge
 
 Fail = Callable[..., NoReturn]
@@ -95,13 +97,23 @@ async def trace(
         except UnknownTarget:
             if "://" not in target:
                 raise  # a URL may also be that of an Ingress, a port-forward, a preview
+        sources = sources_in(world, namespace)
+        member = sources.members[0]
+        if not key and (found := find_key(headers, _path(url), sources)) is not None:
+            key, member = found.key, ""
         known = rules(world, connected(world))
         places |= {rule.namespace for rule in known if key and rule.key == key}
         await _lines(client, await _routers(client, sorted(places)))  # refused now rather than after the request
-        probe = Probe(os.urandom(12).hex(), key)
+        probe = Probe(os.urandom(12).hex(), key, member)
         status = await _send(url, method, headers, probe)
-        hops = await _follow(client, sorted(places), probe, patience)
+        hops = await _follow(client, sorted(places), probe, sources, patience)
         return judge(probe, hops, known, status, entry)
+
+
+def _path(url: str) -> str:
+    """Path and query of a URL."""
+    place = urlsplit(url)
+    return f"{place.path}?{place.query}"
 
 
 async def _routers(client: Client, namespaces: Sequence[str]) -> list[tuple[str, str]]:
@@ -147,14 +159,16 @@ async def _send(url: str, method: str, headers: Sequence[tuple[str, str]], probe
         raise NotSent(f"{method} {url}: {error or type(error).__name__}; {advice}") from error
 
 
-async def _follow(client: Client, namespaces: Sequence[str], probe: Probe, patience: float) -> list[Hop]:
+async def _follow(
+    client: Client, namespaces: Sequence[str], probe: Probe, sources: KeySources, patience: float
+) -> list[Hop]:
     """The hops, once no more come."""
     hops: list[Hop] = []
     waited = still = 0.0
     while waited < patience and (still < QUIET or not hops):
         await asyncio.sleep(PAUSE)
         waited += PAUSE
-        now = hops_in(await _lines(client, await _routers(client, namespaces)), probe)
+        now = hops_in(await _lines(client, await _routers(client, namespaces)), probe, sources)
         still = still + PAUSE if len(now) == len(hops) else 0.0
         hops = now
     return hops

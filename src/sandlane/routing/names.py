@@ -12,6 +12,8 @@ ROUTER_SECRET = "sandlane-router-xds"
 LISTENERS = "sandlane.dev/listeners"
 """On a shadow Service: the router's port for each port of the original, as a JSON object."""
 SHADOW_OF = "sandlane.dev/shadow-of"
+KEY_SOURCES = "sandlane.dev/key-sources"
+"""On a router's Deployment: where its routers look for routing keys, as a JSON object; not there: in the usual places."""
 FIRST_LISTENER = 20_000
 LAST_LISTENER = 29_999
 READY_PORT = 15_021

@@ -11,6 +11,7 @@ from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL, ROUTER, ROUTER_PO
 from sandlane.kube.resource import Key, Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.identity import Credentials, equip
+from sandlane.routing.key import KeySources
 from sandlane.routing.names import (
     FIRST_LISTENER,
     LAST_LISTENER,
@@ -22,6 +23,7 @@ from sandlane.routing.names import (
     shadow_name,
 )
 from sandlane.routing.names import ROUTER as ROUTER_NAME
+from sandlane.routing.sources import described
 from sandlane.world.records import Service
 
 ROUTER_SELECTOR = ROUTER_PODS
@@ -42,6 +44,8 @@ class RouterOptions(msgspec.Struct, frozen=True):
     """Seconds from the deletion of a router until nobody sends it new connections."""
     drain: int = 20
     """Seconds that its connections may go on after that; each answer asks its client to leave."""
+    keys: KeySources = KeySources()
+    """Where they look for routing keys: said on their Deployment, for `sandlane explain` and `sandlane trace`."""
 
     def credentials(self, secret: str) -> Credentials:
         """How Pods get the certificate of a Secret."""
@@ -53,7 +57,7 @@ def router_deployment(namespace: str, options: RouterOptions, certificate: str =
 
     `certificate` is the fingerprint of the one that it shows to the xDS server.
     """
-    return envoy_deployment(
+    made = envoy_deployment(
         Key(namespace, ROUTER_NAME),
         ROUTER_SELECTOR,
         router_group(namespace, "$(POD_IP)"),
@@ -61,6 +65,9 @@ def router_deployment(namespace: str, options: RouterOptions, certificate: str =
         options,
         certificate,
     )
+    if said := described(options.keys):
+        made["metadata"]["annotations"] = said
+    return made
 
 
 def envoy_deployment(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sandlane.routing.envoy.probe import MARK, PROBE_MEMBER, TRACE_PREFIX
-from sandlane.routing.key import KeySources, find_key
+from sandlane.routing.key import MEMBER, KeySources, find_key
 from sandlane.routing.rules import Rule
 
 ARRIVED, LOST, UNSEEN = "arrived", "lost", "unseen"
@@ -20,6 +20,8 @@ class Probe(msgspec.Struct, frozen=True):
 
     id: str
     key: str
+    member: str = MEMBER
+    """The baggage member that carries the key; empty: the caller's own headers do."""
 
     @property
     def trace_id(self) -> str:
@@ -28,7 +30,7 @@ class Probe(msgspec.Struct, frozen=True):
 
     def headers(self, baggage: str = "") -> dict[str, str]:
         """What is sent; `baggage` is the caller's own."""
-        members = [f"sandlane-routing-key={self.key}"] if self.key else []
+        members = [f"{self.member}={self.key}"] if self.key and self.member else []
         members += [f"{PROBE_MEMBER}={self.id}", *([baggage] if baggage else [])]
         return {"traceparent": f"00-{self.trace_id}-{self.id[:16]}-01", "baggage": ",".join(members)}
 
@@ -90,7 +92,9 @@ def _hop(logged: dict[str, Any], probe: Probe, sources: KeySources | None) -> Ho
     has_baggage = f"{PROBE_MEMBER}={probe.id}" in text("baggage")
     if not has_trace and not has_baggage:
         return None  # another probe's
+    others = logged.get("headers")
     headers = [("baggage", text("baggage")), ("tracestate", text("tracestate"))]
+    headers += [(name, str(value)) for name, value in (others if isinstance(others, dict) else {}).items() if value]
     key = find_key(headers, text("path"), sources)
     try:
         return Hop(

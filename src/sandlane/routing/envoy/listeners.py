@@ -114,7 +114,10 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
         "early_header_mutation_extensions": [_first(front)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": own_replies(),
-        "access_log": [*_access_log(options.access_log, str(front.door)), probe_log(str(front.door))],
+        "access_log": [
+            *_access_log(options.access_log, str(front.door)),
+            probe_log(str(front.door), options.keys.headers),
+        ],
         "http_filters": [
             {
                 "name": "envoy.filters.http.lua",

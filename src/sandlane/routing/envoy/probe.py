@@ -6,6 +6,8 @@ the other is told from one that was never asked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sandlane.routing.envoy.encode import EXTENSION, Config
 
 TRACE_PREFIX = "5a9d1a9e"
@@ -14,13 +16,13 @@ PROBE_MEMBER = "sandlane-probe"
 MARK = "sandlaneProbe"
 
 
-def probe_log(door: str) -> Config:
-    """One line of JSON for each probing request at a door, and nothing for others."""
+def probe_log(door: str, headers: Sequence[str] = ()) -> Config:
+    """One line of JSON for each probing request at a door, and nothing for others. `headers`: others that may carry a key."""
     marked = [
         {"header_filter": {"header": {"name": "traceparent", "string_match": {"prefix": f"00-{TRACE_PREFIX}"}}}},
         {"header_filter": {"header": {"name": "baggage", "string_match": {"contains": f"{PROBE_MEMBER}="}}}},
     ]
-    line = {
+    line: Config = {
         MARK: door,
         "at": "%START_TIME(%s.%6f)%",
         "milliseconds": "%DURATION%",
@@ -32,6 +34,8 @@ def probe_log(door: str) -> Config:
         "tracestate": "%REQ(TRACESTATE)%",
         "baggage": "%REQ(BAGGAGE)%",
     }
+    if headers:
+        line["headers"] = {name.lower(): f"%REQ({name})%" for name in headers}
     return {
         "name": "envoy.access_loggers.stdout",
         "filter": {"or_filter": {"filters": marked}},
