@@ -305,6 +305,7 @@ def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None
         until(lambda: own.status().ready and answers(url), "it answers again")
         until(lambda: "ProcessRestarted" in own.done("get", "events", "-A"), "the restart is an Event")
 
+        own.kubectl("config", "set-context", "--current", "--namespace=default")  # kubectl writes it anew, as YAML
         own.sandlane("down")
         assert processes_of(images.parent) == processes_of(own.folder) == []
         own.sandlane("status", code=3)
