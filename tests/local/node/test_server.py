@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -78,6 +79,23 @@ async def test_logs(served: Served) -> None:
     assert await served.logs(limitBytes="8") == (200, "line 1\nl")
 
 
+async def test_times_of_lines(served: Served) -> None:
+    """Each line can have its time before it, and a log can begin at a moment; lines that are written later are later."""
+    await served.node.run("echo one; sleep 0.3; echo two; printf three")
+    await served.node.phase("Succeeded")
+    _, text = await served.logs(timestamps="true")
+    times, words = zip(*(line.split(" ") for line in text.splitlines()), strict=True)
+    assert words == ("one", "two", "three")
+    assert all(re.fullmatch(r"2030-01-01T00:\d\d:\d\d\.\d{6}000Z", time) for time in times)
+    assert times[0] < times[1] == times[2]
+    assert not text.endswith("\n")
+    assert await served.logs(sinceTime=times[1][:-4] + "Z") == (200, "two\nthree")
+    assert await served.logs(sinceTime="2029-01-01T00:00:00Z", tailLines="1") == (200, "three")
+    assert await served.logs(sinceTime="2031-01-01T00:00:00Z") == (200, "")
+    assert await served.logs(sinceSeconds="100000") == (200, "one\ntwo\nthree")
+    assert (await served.logs(timestamps="true", limitBytes="34"))[1] == f"{times[0]} one"[:34]
+
+
 async def test_logs_are_followed_to_the_end(served: Served, tmp_path: object) -> None:
     """A followed log grows with the container and ends with it."""
     flag = f"{tmp_path}/go"
@@ -108,6 +126,50 @@ async def test_no_log_yet(served: Served) -> None:
     assert code == 400
     assert text.startswith('container "app" in pod "web" is waiting to start: ImageNotMapped: no program is known')
     assert (await served.logs("other"))[0] == 404
+
+
+async def attached(served: Served, send: tuple[bytes, ...], until: bytes) -> bytes:
+    """What comes from `app` after something was sent to it, up to some text or its end."""
+    came = b""
+    url = f"{served.url}/attach/rides/web/app"
+    async with served.session.ws_connect(url, protocols=("v5.channel.k8s.io",)) as socket:
+        for message in send:
+            await socket.send_bytes(message)
+        async for message in socket:
+            came += message.data[1:]
+            if message.data[0] == 1 and until and until in came:
+                break
+    return came
+
+
+SUCCESS = b'{"metadata":{},"status":"Success"}'
+
+
+async def test_attach(served: Served) -> None:
+    """Input reaches the process and its output comes back; the end of the input of the one client ends `cat`."""
+    await served.node.run("echo up; exec cat", stdin=True, stdinOnce=True)
+    await served.node.logged("up")
+    assert await attached(served, (b"\x00hello\n",), b"hello") == b"hello\n"
+    await served.node.phase("Succeeded")
+    assert served.node.log() == "up\nhello\n"
+
+
+async def test_attach_to_a_terminal(served: Served) -> None:
+    """A container with a terminal has its size, echoes what is typed, and what it writes is its log."""
+    script = "test -t 0 && echo up; read line; stty size; echo got $line; read line; echo $line"
+    await served.node.run(script, stdin=True, tty=True)
+    await served.node.logged("up")
+    typed = b'\x04{"Width":101,"Height":51}', b"\x00hi\n"
+    assert await attached(served, typed, b"got hi\r\n") == b"hi\r\n51 101\r\ngot hi\r\n"
+    assert await attached(served, (b"\x00bye\n",), b"") == b"bye\r\nbye\r\n" + SUCCESS
+    await served.node.phase("Succeeded")
+
+
+async def test_attach_without_input(served: Served) -> None:
+    """Without `stdin` what is sent is dropped, and the output is seen from now on."""
+    await served.node.run("echo up; while true; do echo again; sleep 0.05; done")
+    await served.node.logged("again")
+    assert (await attached(served, (b"\x00no\n",), b"again\nagain")).startswith(b"again")
 
 
 async def test_exec(viewing: RunningNode, served: Served) -> None:

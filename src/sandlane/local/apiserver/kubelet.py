@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,8 +20,9 @@ from aiohttp import web
 
 from sandlane.kube.resource import Key, Object
 from sandlane.kube.transport import Request
+from sandlane.local.apiserver.kinds.field_errors import MIN_ZERO, Faults
 from sandlane.local.apiserver.request_info import RequestInfo, is_true
-from sandlane.local.apiserver.status import StatusError, bad_request, internal, not_found
+from sandlane.local.apiserver.status import StatusError, bad_request, internal, invalid, not_found
 from sandlane.local.apiserver.store.objects import ObjectStore
 
 ANSWER_SECONDS = 30.0
@@ -52,6 +54,30 @@ def choose_container(pod: Object, wanted: str) -> str:
     return str(main[0])
 
 
+def _check_log_options(pod: str, query: dict[str, str]) -> None:
+    """Numbers that cannot be. Raises `StatusError` 400 and 422."""
+    faults = Faults()
+    for field, least in (("sinceSeconds", 1), ("tailLines", 0), ("limitBytes", 1)):
+        text = query.get(field)
+        if not text:
+            continue
+        try:
+            number = int(text)
+        except ValueError:
+            raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        if number < least:
+            faults.invalid(field, number, "must be greater than 0" if least else MIN_ZERO)
+    if query.get("sinceTime"):
+        try:
+            datetime.fromisoformat(query["sinceTime"])
+        except ValueError as error:
+            raise bad_request(f"parsing time {query['sinceTime']!r}: {error}") from None
+        if query.get("sinceSeconds"):
+            faults.forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified")
+    if faults.errors:
+        raise invalid("", "PodLogOptions", pod, faults.errors)
+
+
 class KubeletProxy:
     """Reaches the nodes of one cluster. Use it as a context manager's resource: `stack` closes its connections."""
 
@@ -65,6 +91,7 @@ class KubeletProxy:
         """A container's log as it comes. Raises `StatusError`."""
         pod = self._pod(namespace, name)
         container = choose_container(pod, query.get("container", ""))
+        _check_log_options(name, query)
         passed = [(key, value) for key, value in query.items() if key not in ("container", *_FLAGS)]
         passed += [(key, "true") for key in _FLAGS if is_true(query.get(key))]
         url = f"{self._node(pod)}/containerLogs/{namespace}/{name}/{container}"

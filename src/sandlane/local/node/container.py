@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -14,8 +16,10 @@ import structlog
 from sandlane.kube.clock import Clock, timestamp
 from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
+from sandlane.local.node.console import Console
 from sandlane.local.node.environment import ConfigMissing
 from sandlane.local.node.logs import ContainerLogs
+from sandlane.local.node.logtimes import note_times
 from sandlane.local.node.probes import Verdict, attempt
 from sandlane.local.node.process import ContainerProcess, StartFailed, join, start
 from sandlane.local.node.state import ContainerState
@@ -81,6 +85,7 @@ class Container:
         self.state = state
         self.logs = logs
         self.process: ContainerProcess | None = None
+        self.console = Console(spec)
         self.stopping = False
         self._pod = pod
         self._prepare = prepare
@@ -113,6 +118,11 @@ class Container:
                 if self.stopping:
                     return code
             self.state.restarts += 1
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.running
 
     @property
     def surroundings(self) -> tuple[Mapping[str, str], str]:
@@ -152,10 +162,9 @@ class Container:
         self._env, self._folder = recipe.env, recipe.folder
         path = self.logs.prepare(self.state.restarts)
         path.write_bytes(b"")
+        self.console = Console(self.spec)
         try:
-            self.process = process = await start(
-                recipe.argv, recipe.env, recipe.folder, path, self._memory_limit(), recipe.view, recipe.cpu_group
-            )
+            self.process = process = await self._start(recipe, path, self.console)
         except StartFailed as error:
             path.write_bytes(f"{error}\n".encode())
             return self._ended(128, "StartError", str(error))
@@ -168,10 +177,11 @@ class Container:
         self._verdict_lost = ""
         self._changed()
         try:
-            code = await self._attend(process)
+            code = await self._attend(process, path)
         finally:
             if process.running:  # cancelled: the node ends
                 await process.end(LAST_GRACE)
+            self.console.close()
         reason = "Completed" if code == 0 else "Error"
         lines = self.logs.last_lines(state.restarts) if code else ""
         if self._verdict_lost:
@@ -183,10 +193,26 @@ class Container:
             reason = "OOMKilled"
         return self._ended(code, reason, lines)
 
-    async def _attend(self, process: ContainerProcess) -> int:
+    async def _start(self, recipe: Recipe, path: Path, console: Console) -> ContainerProcess:
+        process = None
+        env = {"TERM": "xterm", **recipe.env} if console.tty else recipe.env
+        limit = self._memory_limit()
+        try:
+            with path.open("ab") as log_file:
+                streams = console.stdio(log_file)
+                process = await start(
+                    recipe.argv, env, recipe.folder, streams, limit, recipe.view, recipe.cpu_group, tty=console.tty
+                )
+            return process
+        finally:
+            console.started(process)
+
+    async def _attend(self, process: ContainerProcess, log_path: Path) -> int:
         """Probe a running process until it ends; its exit code."""
         async with asyncio.TaskGroup() as tasks:
             probing = tasks.create_task(self._probe())
+            noting = tasks.create_task(note_times(log_path, self._clock))
+            keeping = tasks.create_task(self.console.keep(log_path))
             hook = (self.spec.get("lifecycle") or {}).get("postStart")
             if hook:
                 problem = await self._attempt({**hook, "timeoutSeconds": 60})
@@ -195,6 +221,10 @@ class Container:
                     process.signal(signal.SIGTERM)
             code = await process.wait()
             probing.cancel()
+            with contextlib.suppress(TimeoutError):  # what it started and nobody could end may have the terminal, too
+                async with asyncio.timeout(LAST_GRACE):
+                    await keeping
+            noting.cancel()
         return code
 
     def _memory_limit(self) -> int | None:

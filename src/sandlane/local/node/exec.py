@@ -111,7 +111,7 @@ class Session:
 
     async def _terminal_to_client(self) -> None:
         while True:
-            await _ready(self._terminal)
+            await ready(self._terminal)
             try:
                 part = os.read(self._terminal, CHUNK)
             except OSError:  # EIO: nobody has the terminal open any more
@@ -133,7 +133,7 @@ class Session:
             elif stream == CLOSE and data[:1] == bytes([STDIN]):
                 self._close_input(process)
             elif stream == RESIZE and self._terminal >= 0:
-                _resize(self._terminal, data)
+                resize(self._terminal, data)
 
     async def _input(self, process: ContainerProcess, data: bytes) -> None:
         if self._terminal >= 0:
@@ -154,7 +154,7 @@ class Session:
             process.streams.stdin.close()
 
 
-async def _ready(fd: int) -> None:
+async def ready(fd: int) -> None:
     """Return once a file can be read."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[None] = loop.create_future()
@@ -170,7 +170,8 @@ async def _ready(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def _resize(terminal: int, data: bytes) -> None:
+def resize(terminal: int, data: bytes) -> None:
+    """Set the size of a terminal as a client says it; nonsense is passed over."""
     try:
         size = msgspec.json.decode(data, type=dict[str, int])
     except msgspec.DecodeError:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from sandlane.kube.clock import Clock
+from sandlane.local.node.logtimes import LogTimes, stamped
 
 KEPT = 2
 CHUNK = 64 * 1024
@@ -25,7 +29,7 @@ class ContainerLogs:
     def prepare(self, run: int) -> Path:
         """Make room for a run's file; older ones than the last are removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("*.log"):
+        for path in self.folder.glob("*.*"):
             if path.stem.isdigit() and int(path.stem) <= run - KEPT:
                 path.unlink(missing_ok=True)
         return self.path(run)
@@ -42,27 +46,57 @@ class ContainerLogs:
         return "\n".join(line for line in text.splitlines()[-count:] if line.strip())
 
 
-async def read_log(
-    path: Path, clock: Clock, *, follow: bool, tail: int | None, limit: int | None, running: Callable[[], bool]
-) -> AsyncIterator[bytes]:
+class Wanted(msgspec.Struct, frozen=True):
+    """What is asked of a log: lines from its end, bytes in all, from a moment on, with the time before each line."""
+
+    follow: bool = False
+    tail: int | None = None
+    limit: int | None = None
+    since: datetime | None = None
+    timestamps: bool = False
+
+
+async def read_log(path: Path, clock: Clock, wanted: Wanted, running: Callable[[], bool]) -> AsyncIterator[bytes]:
     """A log's bytes; with `follow` until the container ends. Raises `FileNotFoundError`."""
+    start = 0 if wanted.tail is None else _tail_offset(path, wanted.tail)
+    if wanted.since is not None:
+        start = max(start, _line_start(path, LogTimes(path).start(wanted.since)))
+    chunks: AsyncIterator[bytes] = _from(path, start, clock, wanted.follow, running)
+    if wanted.timestamps:
+        chunks = stamped(path, start, chunks, clock)
+    sent = 0
+    async for chunk in chunks:
+        if wanted.limit is not None and sent + len(chunk) >= wanted.limit:
+            yield chunk[: wanted.limit - sent]
+            return
+        sent += len(chunk)
+        yield chunk
+
+
+async def _from(
+    path: Path, start: int, clock: Clock, follow: bool, running: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
-        if tail is not None:
-            file.seek(_tail_offset(path, tail))
-        sent = 0
+        file.seek(start)
         while True:
             ended = not running()
             chunk = file.read(CHUNK)
             if chunk:
-                if limit is not None and sent + len(chunk) >= limit:
-                    yield chunk[: limit - sent]
-                    return
-                sent += len(chunk)
                 yield chunk
-                continue
-            if not follow or ended:
+            elif not follow or ended:
                 return
-            await clock.sleep(0.1)
+            else:
+                await clock.sleep(0.1)
+
+
+def _line_start(path: Path, offset: int) -> int:
+    """Where the line begins that an offset is in; the end stays the end."""
+    if offset >= path.stat().st_size:
+        return offset
+    begin = max(0, offset - CHUNK)
+    with path.open("rb") as file:
+        file.seek(begin)
+        return begin + file.read(offset - begin).rfind(b"\n") + 1
 
 
 def _tail_offset(path: Path, lines: int) -> int:

@@ -99,12 +99,14 @@ async def start(
     argv: Sequence[str],
     env: Mapping[str, str],
     folder: str,
-    log: Path,
+    streams: tuple[Output, Output, Output],
     memory_limit: int | None,
     view: View | None = None,
     cpu_group: str = "",
+    *,
+    tty: bool = False,
 ) -> ContainerProcess:
-    """Start a container's program with its output in a file. Raises `StartFailed`."""
+    """Start a container's program. Raises `StartFailed`."""
     plan: Plan = {
         "parent": os.getpid(),
         "argv": list(argv),
@@ -113,9 +115,9 @@ async def start(
         "memory": memory_limit,
         "cpu_group": cpu_group,
         "view": view,
+        "tty": tty,
     }
-    with log.open("ab") as out:
-        return await launched(plan, subprocess.DEVNULL, out, out)
+    return await launched(plan, *streams)
 
 
 async def join(

@@ -1,15 +1,18 @@
-"""The node's own HTTP server, which the API server asks for what only the node has: logs, exec and port-forward."""
+"""The node's own HTTP server, which the API server asks for what only the node has: logs, exec, attach and port-forward."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
 
 from aiohttp import web
 
 from sandlane.kube.clock import Clock
+from sandlane.local.node.console import attach
 from sandlane.local.node.container import Container
 from sandlane.local.node.exec import PROTOCOLS, Session, Wanted
+from sandlane.local.node.logs import Wanted as LogWanted
 from sandlane.local.node.logs import read_log
 from sandlane.local.node.node import ProcessNode
 from sandlane.local.node.pod import PodWorker
@@ -47,15 +50,8 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
             return web.Response(status=400, text=text)
         response = web.StreamResponse(headers={"content-type": "text/plain; charset=utf-8"})
         await response.prepare(request)
-        tail, limit = query.get("tailLines"), query.get("limitBytes")
-        chunks: AsyncIterator[bytes] = read_log(
-            path,
-            clock,
-            follow=query.get("follow") in ("true", "1") and not previous,
-            tail=int(tail) if tail else None,
-            limit=int(limit) if limit else None,
-            running=lambda: container.process is not None and container.process.running,
-        )
+        wanted = _log_wanted(query, clock, follow=not previous)
+        chunks: AsyncIterator[bytes] = read_log(path, clock, wanted, lambda: container.running)
         async for chunk in chunks:
             await response.write(chunk)
         await response.write_eof()
@@ -67,7 +63,7 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
         if container is None:
             return web.Response(status=404, text=f"pod {namespace}/{name} does not run here\n")
         process = container.process
-        if process is None or not process.running:
+        if process is None or not container.running:
             return web.Response(status=400, text=f"container {container.state.name} does not run\n")
         query = request.query
         wanted = Wanted(query.getall("command", []), query.get("input") == "1", query.get("tty") == "1")
@@ -76,6 +72,21 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
             return web.Response(status=400, text="Upgrade request required: this server speaks WebSocket only\n")
         await socket.prepare(request)
         await Session(socket, wanted).run(process.pid, *container.surroundings)
+        await socket.close()
+        return socket
+
+    async def attached(request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        container = _find(node, namespace, name, request.match_info["container"])
+        if container is None:
+            return web.Response(status=404, text=f"pod {namespace}/{name} does not run here\n")
+        if not container.running:
+            return web.Response(status=400, text=f"container {container.state.name} does not run\n")
+        socket = web.WebSocketResponse(protocols=PROTOCOLS)
+        if not socket.can_prepare(request):
+            return web.Response(status=400, text="Upgrade request required: this server speaks WebSocket only\n")
+        await socket.prepare(request)
+        await attach(socket, container.console, container.logs.path(container.state.restarts), clock)
         await socket.close()
         return socket
 
@@ -101,8 +112,23 @@ def node_app(node: ProcessNode, token: str, clock: Clock) -> web.Application:
     app = web.Application(middlewares=[guarded])
     app.router.add_get("/portForward/{namespace}/{pod}", forward)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", execute)
+    app.router.add_get("/attach/{namespace}/{pod}/{container}", attached)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
     return app
+
+
+def _log_wanted(query: Mapping[str, str], clock: Clock, *, follow: bool) -> LogWanted:
+    tail, limit = query.get("tailLines"), query.get("limitBytes")
+    since = datetime.fromisoformat(query["sinceTime"]) if query.get("sinceTime") else None
+    if seconds := query.get("sinceSeconds"):
+        since = clock.now() - timedelta(seconds=int(seconds))
+    return LogWanted(
+        follow=follow and query.get("follow") in ("true", "1"),
+        tail=int(tail) if tail else None,
+        limit=int(limit) if limit else None,
+        since=since,
+        timestamps=query.get("timestamps") in ("true", "1"),
+    )
 
 
 def _find(node: ProcessNode, namespace: str, pod: str, container: str) -> Container | None:
