@@ -98,6 +98,18 @@ async def test_a_good_controller_passes() -> None:
     assert report.schedules > 40
 
 
+async def test_steps_of_another_row_are_not_crashed_again() -> None:
+    """With a known first step there is no crash after its writes; those of the steps after it are all there."""
+    steps = [grow, delete]
+    whole = Harness(Good, objects=[guestbook()], steps=steps, limit=1)
+    run = await whole._run(Schedule())
+    rest = Harness(Good, objects=[guestbook()], steps=steps, limit=1, known=1)
+    before, calls = run.writes_before[1], run.transports[0].calls
+    assert run.writes_before == [0, 5, len(run.transports[0].writes)]
+    crashes = [each.crash_after_write for each in rest._schedules(before, run.writes_before[2], calls)]
+    assert [each for each in crashes if each] == list(range(6, run.writes_before[2] + 1))
+
+
 async def test_garbage_is_collected() -> None:
     """With the garbage collector in the environment, what a deleted object owned goes with it."""
 

@@ -63,6 +63,8 @@ class _Run(msgspec.Struct):
     world: World
     transports: list[FaultyTransport]
     second_writes: list[str]
+    writes_before: list[int] = []
+    """Of the first process, before each step, and after the last one."""
 
     @property
     def log(self) -> str:
@@ -85,7 +87,9 @@ class Harness:
         seed: int = 0,
         limit: int = 250,
         quiet: float = QUIET,
+        known: int = 0,
     ) -> None:
+        """`known`: so many of the first steps are in another row, too: no crash after a write of theirs is tried again."""
         self._build = build
         self._objects = tuple(objects)
         self._steps = tuple(steps)
@@ -95,6 +99,7 @@ class Harness:
         self._seed = seed
         self._limit = limit
         self._quiet = quiet
+        self._known = known
 
     async def check(self) -> Report:
         """Run everything. Raises `Differs`."""
@@ -102,7 +107,7 @@ class Harness:
         calls, writes = first.transports[0].calls, first.transports[0].writes
         if first.second_writes:
             raise Differs(f"the second run wrote: {first.second_writes}\n{first.log}")
-        schedules = self._schedules(len(writes), calls)
+        schedules = self._schedules(first.writes_before[self._known], len(writes), calls)
         for schedule in schedules:
             await self.try_schedule(schedule, first.world)
         return Report(first.world, [_describe(r.method, r.target) for r in writes], calls, len(schedules) + 1)
@@ -124,10 +129,10 @@ class Harness:
                 f"schedule: {schedule} (seed {self._seed}): the second run wrote: {run.second_writes}\n{run.log}"
             )
 
-    def _schedules(self, writes: int, calls: int) -> list[Schedule]:
-        always = [Schedule(crash_after_write=n) for n in range(1, writes + 1)]
+    def _schedules(self, before: int, writes: int, calls: int) -> list[Schedule]:
+        always = [Schedule(crash_after_write=n) for n in range(before + 1, writes + 1)]
         always += [Schedule(watching=watching) for watching in Watching if watching is not Watching.WELL]
-        found = [Schedule(crash_after_write=n, stale_restart=True) for n in range(1, writes + 1)]
+        found = [Schedule(crash_after_write=n, stale_restart=True) for n in range(before + 1, writes + 1)]
         found += [Schedule(fail_call=n, failure=failure) for n in range(1, calls + 1) for failure in Failure]
         room = max(0, self._limit - len(always))
         if len(found) > room:
@@ -157,9 +162,11 @@ class Harness:
             life = _Life(self, cluster, clock, schedule, transports, tasks)
             life.start()
             await life.rest()
+            writes_before = [0]
             for step in self._steps:
                 await step(cluster.client)
                 await life.rest()
+                writes_before.append(len(transports[0].writes))
             await life.stop()
             world = await self._world(cluster)
             before = len(transports)
@@ -171,7 +178,7 @@ class Harness:
             if around is not None:
                 around.stop()
                 await clock.advance(1)
-        return _Run(world, transports, second)
+        return _Run(world, transports, second, writes_before)
 
     def _manager(self, cluster: FakeCluster, clock: ManualClock, transport: Any, build: Build) -> Manager:
         client = Client(transport, clock=clock, rng=random.Random(self._seed))
