@@ -106,7 +106,7 @@ async def test_steps_of_another_row_are_not_crashed_again() -> None:
     rest = Harness(Good, objects=[guestbook()], steps=steps, limit=1, known=1)
     before, calls = run.writes_before[1], run.transports[0].calls
     assert run.writes_before == [0, 5, len(run.transports[0].writes)]
-    crashes = [each.crash_after_write for each in rest._schedules(before, run.writes_before[2], calls)]
+    crashes = [each.crash_after_write for each in rest._schedules(run.writes_before[2], calls, before)]
     assert [each for each in crashes if each] == list(range(6, run.writes_before[2] + 1))
 
 

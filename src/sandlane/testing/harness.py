@@ -107,7 +107,7 @@ class Harness:
         calls, writes = first.transports[0].calls, first.transports[0].writes
         if first.second_writes:
             raise Differs(f"the second run wrote: {first.second_writes}\n{first.log}")
-        schedules = self._schedules(first.writes_before[self._known], len(writes), calls)
+        schedules = self._schedules(len(writes), calls, first.writes_before[self._known])
         for schedule in schedules:
             await self.try_schedule(schedule, first.world)
         return Report(first.world, [_describe(r.method, r.target) for r in writes], calls, len(schedules) + 1)
@@ -129,7 +129,7 @@ class Harness:
                 f"schedule: {schedule} (seed {self._seed}): the second run wrote: {run.second_writes}\n{run.log}"
             )
 
-    def _schedules(self, before: int, writes: int, calls: int) -> list[Schedule]:
+    def _schedules(self, writes: int, calls: int, before: int = 0) -> list[Schedule]:
         always = [Schedule(crash_after_write=n) for n in range(before + 1, writes + 1)]
         always += [Schedule(watching=watching) for watching in Watching if watching is not Watching.WELL]
         found = [Schedule(crash_after_write=n, stale_restart=True) for n in range(before + 1, writes + 1)]
