@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog
 
 from sandlane.kube.cache import Cache
 from sandlane.kube.client import Client
@@ -173,6 +174,22 @@ async def test_a_silent_watch_is_replaced() -> None:
         assert silent.closed.is_set()
         assert world.changes == ["+a"]
         assert world.informer.counts["silent"] == 1
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_only_a_watch_that_has_fallen_silent_is_a_warning(told: bool) -> None:
+    """A server that never had anything to tell of a kind may not even send bookmarks: nobody is warned of that."""
+    world = World()
+    world.server.answer(listing(5))
+    watch = world.server.watch()
+    with structlog.testing.capture_logs() as logs:
+        async with world.running():
+            world.server.watch()
+            await world.clock.advance(1)
+            if told:
+                watch.send("ADDED", pod("a", 6))
+            await world.clock.advance(92)
+    assert [each["log_level"] for each in logs if each["event"] == "watch_silent"] == ["warning" if told else "info"]
 
 
 async def test_a_server_that_ends_every_watch_is_not_hammered() -> None:

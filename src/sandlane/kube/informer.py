@@ -303,7 +303,9 @@ class Informer(Generic[R]):
         except TimeoutError as error:
             self.counts["silent"] += 1
             self._unsupported = initial_events
-            log.warning("watch_silent", resource=self.resource.plural, namespace=namespace, error=str(error))
+            # an API server may have no bookmarks for a kind of which it has never seen a change
+            tell = log.warning if self._heard[namespace] > started else log.info
+            tell("watch_silent", resource=self.resource.plural, namespace=namespace, error=str(error))
             return Broke(lasted())
         except (KubeError, msgspec.DecodeError) as error:
             self._unsupported = initial_events and isinstance(error, (BadRequest, Invalid, Forbidden))
