@@ -84,7 +84,7 @@ def rights(namespace: str) -> list[Object]:
     everybody = {"kind": "Group", "name": "system:authenticated", "apiGroup": RBAC}
     readable = [_rule("", ("configmaps",), ("get",), names=(TUNNEL,))]
     view = [_rule("sandlane.dev", _OURS, ("get", *_WATCH))]
-    edit = [_rule("sandlane.dev", _OURS, ("create", "delete", "deletecollection", "patch", "update"))]
+    edit = [_rule("sandlane.dev", _OURS, ("get", *_WATCH, "create", "delete", "deletecollection", "patch", "update"))]
     edit += [_rule("sandlane.dev", ("localworkloads",), ("connect",))]
     connect = [_rule("certificates.k8s.io", ("certificatesigningrequests",), ("create", "get"))]
     # For users, bound by nobody but who installs: laptops that reach the tunnel servers by port-forward.
