@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from sandlane.laptop.pieces import is_address
-from sandlane.laptop.splice import SpliceEnd
+from sandlane.laptop.splice import SpliceEnd, connected, secured
 from sandlane.routing.tunnels import REASON_HEADER
 from sandlane.tunnel.bootstrap import HANDSHAKE_PATH, REPLICA_HEADER, UPGRADE, WORKERS_HEADER
 from sandlane.tunnel.identity import DETAIL_HEADER
@@ -84,25 +84,24 @@ def direct(host: str, port: int, context: Callable[[], ssl.SSLContext], server_n
     """
 
     async def connect() -> SpliceEnd:
-        loop = asyncio.get_running_loop()
         tls = context()
         name = server_name if tls.check_hostname or is_address(host) else host
-        transport, end = await loop.create_connection(
-            SpliceEnd, host, port, ssl=tls, server_hostname=name, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
-        )
-        check_name(transport, server_name)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return end
+        return await over(await connected(host, port), tls, name, server_name)
 
     return connect
 
 
-def check_name(transport: asyncio.Transport, server_name: str) -> None:
-    """Close a connection to somebody else. Raises `ConnectionError`."""
-    names = (transport.get_extra_info("peercert") or {}).get("subjectAltName") or ()
+async def over(sock: socket.socket, context: ssl.SSLContext, name: str, server_name: str) -> SpliceEnd:
+    """TLS to a tunnel server over a connected socket; `name` is what is sent, `server_name` what its certificate has to be for.
+
+    Raises `OSError` and `TimeoutError`; the socket is closed then.
+    """
+    tls = await secured(sock, context, name, HANDSHAKE_TIMEOUT)
+    names = (tls.getpeercert() or {}).get("subjectAltName") or ()
     if ("DNS", server_name) not in names:
-        transport.abort()
+        tls.close()
         raise ConnectionError(f"the server's certificate is not for {server_name} but for {names or 'nobody'}")
+    return SpliceEnd(tls)
 
 
 class Dialler:
@@ -188,7 +187,7 @@ class Dialler:
     async def _handshake(self, end: SpliceEnd) -> str:
         """Ask for the upgrade; the name of the replica that granted it. What the request says of identity is ignored
         by the server, which takes it from the certificate; Envoy only wants the headers to be there."""
-        end.transport.write(
+        end.write(
             f"GET {HANDSHAKE_PATH} HTTP/1.1\r\nhost: tunnel\r\nconnection: upgrade\r\nupgrade: {UPGRADE}\r\n"
             "x-envoy-reverse-tunnel-node-id: from-certificate\r\n"
             "x-envoy-reverse-tunnel-cluster-id: from-certificate\r\n"
@@ -215,7 +214,7 @@ class Dialler:
                 first = await outer.read_exactly(len(IDLE_PING))
             if first != IDLE_PING:
                 break
-            outer.transport.write(first)
+            outer.write(first)
         inner = await self._to_envoy()
         try:
             outer.join(inner, first)
@@ -234,15 +233,15 @@ class Dialler:
         """A connection to the local Envoy, also when it is just being started again. Raises `OSError` after a while."""
         end = self._clock.monotonic() + ENVOY_PATIENCE
         while True:
-            inner = SpliceEnd()
+            sock = socket.socket(socket.AF_UNIX)
             try:
-                await asyncio.get_running_loop().create_unix_connection(lambda inner=inner: inner, self._local_socket)  # type: ignore[misc]
+                sock.connect(self._local_socket)  # on this machine: at once, or not at all
+                return SpliceEnd(sock)
             except (FileNotFoundError, ConnectionRefusedError):
+                sock.close()
                 if self._clock.monotonic() > end:
                     raise
                 await self._clock.sleep(0.02)
-            else:
-                return inner
 
     def _count(self, replica: str, change: int) -> None:
         count = self._held.get(replica, 0) + change

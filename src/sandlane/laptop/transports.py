@@ -16,7 +16,7 @@ from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import KubeError
 from sandlane.kube.resource import PODS, Key
-from sandlane.laptop.dialler import HANDSHAKE_TIMEOUT, Connect, check_name, direct
+from sandlane.laptop.dialler import HANDSHAKE_TIMEOUT, Connect, direct, over
 from sandlane.laptop.directory import Directory, read_directory
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.forward import Forwarder
@@ -120,11 +120,7 @@ class Ways:
         self._turn += 1
         name = ready[self._turn % len(ready)]
         sock = await self._forwarder.open(Key(namespace, name), ServerOptions().front_port)
-        transport, end = await asyncio.get_running_loop().create_connection(
-            SpliceEnd, sock=sock, ssl=context(), server_hostname=SERVER_NAME, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
-        )
-        check_name(transport, SERVER_NAME)
-        return end
+        return await over(sock, context(), SERVER_NAME, SERVER_NAME)
 
 
 def is_ready(pod: dict[str, object]) -> bool:

@@ -1,0 +1,60 @@
+"""A splice passes on whatever comes, holds back who sends more than is taken, and ends both sides together."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from sandlane.laptop.splice import SpliceEnd
+
+MUCH = 8 << 20
+
+
+async def spliced() -> tuple[SpliceEnd, SpliceEnd, asyncio.StreamReader, asyncio.StreamWriter, socket.socket]:
+    """Both ends; what is behind one of them as streams, and what is behind the other as a socket."""
+    (mine, one), (other, yours) = socket.socketpair(), socket.socketpair()
+    yours.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=mine)
+    return SpliceEnd(one), SpliceEnd(other), reader, writer, yours
+
+
+async def test_what_was_collected_before_goes_first() -> None:
+    """A handshake takes what it needs; the rest is passed on, once, before all that follows."""
+    one, other, _, writer, yours = await spliced()
+    writer.write(b"hello\r\n\r\nPRI ")
+    assert await one.read_until(b"\r\n\r\n") == b"hello\r\n\r\n"
+    assert await one.read_exactly(2) == b"PR"
+    one.join(other, b"PR")
+    writer.write(b"* HTTP")
+    got = b""
+    while len(got) < 10:
+        got += await asyncio.get_running_loop().sock_recv(yours, 10)
+    assert got == b"PRI * HTTP"
+    writer.close()
+    one.abort()
+    yours.close()
+
+
+async def test_who_does_not_read_stops_who_writes() -> None:
+    """The sender's own buffer fills, nothing is lost or reordered, and the end comes after the last byte."""
+    one, other, _, writer, yours = await spliced()
+    one.join(other)
+    body = b"".join(number.to_bytes(4) for number in range(MUCH // 4))
+    writer.write(body)
+    writer.write_eof()
+    before = -1
+    while one.bytes_received != before:
+        before = one.bytes_received
+        await asyncio.sleep(0.05)
+    assert one.bytes_received < MUCH / 2
+    got = bytearray()
+    while data := await asyncio.get_running_loop().sock_recv(yours, 1 << 20):
+        got += data
+    assert got == body
+    assert (await one.lost, await other.lost) == (None, None)
+    with pytest.raises(ConnectionError):
+        one.write(b"more")
+    writer.close()
+    yours.close()
