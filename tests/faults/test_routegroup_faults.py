@@ -52,11 +52,12 @@ ROWS: dict[str, list[Step]] = {
     "label-comes-and-goes": [create(ONE), create(GROUP), label("one", "y"), label("one", "x9")],
     "conflict": [create(ONE, RIVAL), create(GROUP)],
     "match-changed": [
-        create(ONE, TWO, GROUP),
+        create(ONE, TWO),
+        create(GROUP),
         change(match={"any": None, "label": {"key": "feature", "value": "x2"}}),
     ],
-    "deleted": [create(ONE, GROUP), delete(SANDBOXES, "one"), delete(ROUTE_GROUPS, "both")],
-    "key-taken": [create(group("a", routingKey="k")), create(group(routingKey="k"))],
+    "deleted": [create(ONE), create(GROUP), delete(SANDBOXES, "one"), delete(ROUTE_GROUPS, "both")],
+    "key-taken": [create(), create(group("a", routingKey="k")), create(group(routingKey="k"))],
 }
 
 
@@ -64,8 +65,10 @@ ROWS: dict[str, list[Step]] = {
 @pytest.mark.parametrize("row", ROWS)
 async def test_ends_in_the_same_world(row: str) -> None:
     """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
+    seed = list(ROWS).index(row)
+    known = 1  # the first step makes sandboxes: what can go wrong in that is shown elsewhere
     harness = Harness(
-        build, objects=BASE, steps=ROWS[row], environment=PretendDeployments, limit=5, seed=list(ROWS).index(row)
+        build, objects=BASE, steps=ROWS[row], environment=PretendDeployments, limit=5, seed=seed, known=known
     )
     report = await harness.check()
     assert report.writes
