@@ -326,7 +326,7 @@ class RoutingController:
     # -- who is meant -----------------------------------------------------------------------------------
 
     def _shadows(self, namespace: str) -> list[Service]:
-        return [each for each in self._world.services.list(namespace) if SHADOW_OF in each.metadata.annotations]
+        return [each for each in self._world.shadows(namespace) if SHADOW_OF in each.metadata.annotations]
 
     def _taken(self, service: Service) -> set[int]:
         """Router ports that other Services of the namespace have."""

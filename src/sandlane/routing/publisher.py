@@ -52,7 +52,7 @@ from sandlane.world.world import SELECTORS, World
 log = structlog.get_logger(__name__)
 
 SETTLE = 0.005
-"""Seconds that changes are gathered before the table is built again."""
+"""Seconds from one publication to the next at least: changes that come meanwhile go together."""
 
 
 class Publisher:
@@ -92,9 +92,13 @@ class Publisher:
         """Services that are left to a field manager for a while; known to the leader."""
         self.barred: dict[Key, str] = {}
         """Services that policies keep from being turned, and why; known to the leader."""
-        self._own: dict[str, object] = {}  # xDS group -> what it was given for itself
+        self._own: dict[
+            str, tuple[object, bool, object]
+        ] = {}  # xDS group -> listeners, closed, secrets that it was given
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
+        self.publishing = False
+        """While subscribers are called: whether it is for a change of the world, not for what routers have answered."""
         self._listeners: list[Callable[[str], None]] = []
         self.held: Callable[[], Held] = dict
         """Which laptops are connected; set by whoever knows."""
@@ -207,13 +211,15 @@ class Publisher:
         """Build and publish once the world is known and whenever something has changed, until cancelled."""
         await known.wait()
         self._dirty.set()
+        last = float("-inf")
         while True:
             await self._dirty.wait()
             since = self._clock.monotonic()
-            await self._clock.sleep(SETTLE)
+            await self._clock.sleep(max(0.0, last + SETTLE - since))
             self._dirty.clear()
             self._publish(since)
             self.published.set()
+            last = self._clock.monotonic()
 
     def _publish(self, since: float) -> None:
         self._catch_up()
@@ -233,10 +239,10 @@ class Publisher:
         owners = self._live.take_rerouted() | self._owners_at(touched)
         told = changed.keys() | renewed | {key.namespace for key in touched}
         told |= {owner.partition(" ")[2].partition("/")[0] for owner in owners}
-        self.rerouted = frozenset(owners)
+        self.rerouted, self.publishing = frozenset(owners), True
         for namespace in sorted(told):
             self._tell(namespace)
-        self.rerouted = frozenset()
+        self.rerouted, self.publishing = frozenset(), False
 
     def _send(self, namespace: str, changes: Changes, since: float) -> None:
         """Give the routers of a namespace what they should have."""
@@ -264,8 +270,12 @@ class Publisher:
         for address, group in now.items():
             self._groups[group] = namespace
             doors = self._translation.listeners(namespace, address)
-            own = {LISTENER: {DIGEST: doors[DIGEST]} if address in closed else doors}
-            self._server.publish(group, {**own, **self.secrets}, since=since)
+            given, own = self._own.get(group), (doors, address in closed, self.secrets)
+            if given is not None and all(mine is before for mine, before in zip(own, given, strict=True)):
+                continue
+            self._own[group] = own
+            listeners = {LISTENER: {DIGEST: doors[DIGEST]} if address in closed else doors}
+            self._server.publish(group, {**listeners, **self.secrets}, since=since)
 
     def _owners_at(self, services: set[Key]) -> set[str]:
         """Whose routes lead through these Services."""

@@ -46,6 +46,7 @@ class RouteReports:
         self._unsettled: set[_Owner] = set()  # what they are told may change without a change of their routes
         self._confirmed: dict[str, frozenset[tuple[Door, Backend]]] = {}
         self._places: dict[str, set[str]] = {}  # namespaces of what was confirmed last
+        self._answered: dict[str, object] = {}  # namespace -> what its routers said when its owners were told last
         publisher.subscribe(self._namespace_changed)
 
     def subscribe(self, callback: Callback) -> None:
@@ -180,6 +181,11 @@ class RouteReports:
 
     def _namespace_changed(self, namespace: str) -> None:
         """Tell those whose report is another one now: of those that were not settled, or whose routes have changed."""
+        publisher = self._publisher
+        answered = (publisher.behind(namespace), publisher.refusals(namespace), publisher.obstacles.get(namespace))
+        if self._answered.get(namespace) == answered and not publisher.publishing:
+            return  # routers answer often, and mostly nothing new
+        self._answered[namespace] = answered
         owners = {each for each in self._unsettled if each[0] == "RouteGroup" or each[1].namespace == namespace}
         for via in self._publisher.rerouted:
             kind, _, name = via.partition(" ")

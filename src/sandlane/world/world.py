@@ -179,6 +179,10 @@ class World:
         """The Pods of a namespace's routers."""
         return self.pods.by_index("router", namespace)
 
+    def shadows(self, namespace: str) -> list[Service]:
+        """The Services of a namespace that stand for the baselines of others."""
+        return self.services.by_index("shadow", namespace)
+
     def tunnel_servers(self, namespace: str) -> list[Pod]:
         """The Pods of a namespace's tunnel servers."""
         return self.pods.by_index("tunnel", namespace)
@@ -192,6 +196,7 @@ class World:
         self.sandboxes.add_index("routing-key", _key)
         self.route_groups.add_index("routing-key", _key)
         self.services.add_index("selector", _selector)
+        self.services.add_index("shadow", _shadow)
         self.endpoint_slices.add_index("service", _service)
         self.pods.add_index("fork", _fork)
         self.pods.add_index("router", _router)
@@ -251,6 +256,10 @@ def _selector(service: Service) -> list[str]:
         return []
     key = min(selector)
     return [f"{service.metadata.namespace}/{key}={selector[key]}"]
+
+
+def _shadow(service: Service) -> list[str]:
+    return [service.metadata.namespace] if service.metadata.labels.get(ROUTER) == "shadow" else []
 
 
 def _service(endpoints: EndpointSlice) -> list[str]:

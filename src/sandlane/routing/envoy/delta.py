@@ -176,6 +176,7 @@ class DeltaStream:
         self._types: dict[str, _Type] = {}
         self._count = 0
         self._seen: tuple[int, ...] = ()
+        self._asked = True  # something else than a confirmation has come since the last look
         self._awaited: set[str] = set()  # clusters that were sent, whose endpoints were not
         self.refusals: list[Refusal] = []
         """New refusals, for whoever takes them away."""
@@ -189,6 +190,7 @@ class DeltaStream:
         """Take in a request: subscriptions, confirmations, refusals."""
         known = self._types.get(request.type_url)
         state = known or self._types.setdefault(request.type_url, _Type())
+        self._asked = self._asked or known is None or bool(request.subscribe or request.unsubscribe or request.error)
         if known is None:
             state.versions.update(request.initial_versions)
             state.wildcard = not request.subscribe
@@ -246,8 +248,9 @@ class DeltaStream:
             state = self._types.get(type_url)
             if state is None or (held and type_url not in (ENDPOINTS, SECRETS)):
                 continue
-            may_remove = type_url not in (CLUSTER, ENDPOINTS) or (not keep and self._referrers_done(type_url))
-            out += self._respond(type_url, state, layers, may_remove)
+            if state.dirty or not state.answered:
+                may_remove = type_url not in (CLUSTER, ENDPOINTS) or (not keep and self._referrers_done(type_url))
+                out += self._respond(type_url, state, layers, may_remove)
             # What comes later may refer to these. Endpoints and secrets never wait: a cluster warms only with them.
             if type_url in (CLUSTER, ENDPOINTS):
                 held = held or bool(state.outstanding)
@@ -258,19 +261,22 @@ class DeltaStream:
     def _absorb(self, layers: tuple[Snapshot, ...]) -> None:
         """Take in what has changed in the layers since the last time."""
         seen, self._seen = self._seen, tuple(layer.serial for layer in layers)
+        if seen == self._seen and not self._asked:
+            return
         following = len(seen) == len(layers) and all(
             before in (layer.serial, layer.before) for before, layer in zip(seen, layers, strict=True)
         )
         for type_url, state in self._types.items():
-            there = _of(layers, type_url)
             if not following or state.unread:
-                state.dirty = there.keys() | state.versions.keys() | state.unknown
+                state.dirty = _of(layers, type_url).keys() | state.versions.keys() | state.unknown
                 state.unread = False
             else:
                 for before, layer in zip(seen, layers, strict=True):
                     if before != layer.serial:
                         state.dirty |= layer.changed.get(type_url, set())
-            state.prune(there)
+            if state.dirty:
+                state.prune(_of(layers, type_url))
+        self._asked = False
         if not following:
             self._awaited = self._unanswered(self._versions(CLUSTER), layers)
 
@@ -321,8 +327,10 @@ class DeltaStream:
     def _confirmed(self, layers: tuple[Snapshot, ...]) -> bool:
         """Whether the client has confirmed all that it is to have but the mark; what only has to go does not count."""
         return not any(
-            state.outstanding or state.refused or any(name in there for name in state.dirty if name != MARK)
-            for there, state in ((_of(layers, type_url), state) for type_url, state in self._types.items())
+            state.outstanding
+            or state.refused
+            or (state.dirty and any(name in _of(layers, type_url) for name in state.dirty if name != MARK))
+            for type_url, state in self._types.items()
         )
 
     def _referrers_done(self, type_url: str) -> bool:

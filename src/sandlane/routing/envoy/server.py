@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import grpc.aio
@@ -291,11 +291,16 @@ def _request(message: Any) -> DeltaRequest:
 
 
 def _encode(response: DeltaResponse) -> bytes:
-    message = discovery_pb2.DeltaDiscoveryResponse(
-        type_url=response.type_url, nonce=response.nonce, removed_resources=response.removed
-    )
-    for name, resource in response.resources:
-        _add(message, response.type_url, name, resource)
+    """Most streams are told the same at the same time: only the nonce is each one's own, and fields may follow each other."""
+    own: bytes = discovery_pb2.DeltaDiscoveryResponse(nonce=response.nonce).SerializeToString()
+    return _encode_shared(response.type_url, response.resources, response.removed) + own
+
+
+@lru_cache(maxsize=8)
+def _encode_shared(type_url: str, resources: tuple[tuple[str, Encoded], ...], removed: tuple[str, ...]) -> bytes:
+    message = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url, removed_resources=removed)
+    for name, resource in resources:
+        _add(message, type_url, name, resource)
     encoded: bytes = message.SerializeToString()
     return encoded
 
