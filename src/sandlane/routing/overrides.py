@@ -7,7 +7,8 @@ hardly depends on how many sandboxes there are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import msgspec
@@ -91,6 +92,7 @@ class Piece:
 
 
 _NOTHING = Piece({})
+_SERIALS = itertools.count(1)
 
 
 class Overrides(Mapping[RoutingKey, Override]):
@@ -98,6 +100,9 @@ class Overrides(Mapping[RoutingKey, Override]):
 
     def __init__(self, pieces: Mapping[int, Piece] | None = None) -> None:
         self._pieces = dict(pieces or {})
+        self._serial = next(_SERIALS)
+        self._made_of = 0  # the serial of those it was made of, and where it differs from them
+        self._touched: Iterable[int] = ()
 
     @classmethod
     def of(cls, entries: Mapping[RoutingKey, Override]) -> Overrides:
@@ -128,6 +133,7 @@ class Overrides(Mapping[RoutingKey, Override]):
             else:
                 entries[key] = override
         made = Overrides(self._pieces)
+        made._made_of, made._touched = self._serial, fresh.keys()
         for shard, entries in fresh.items():
             if entries:
                 made._pieces[shard] = Piece(entries)
@@ -140,8 +146,9 @@ class Overrides(Mapping[RoutingKey, Override]):
         return self._pieces.get(shard, _NOTHING)
 
     def differences(self, before: Overrides) -> Iterator[tuple[RoutingKey, Override | None]]:
-        """What `before` lacks, has otherwise, or (None) has too much. Pieces that both share cost nothing."""
-        for shard in self._pieces.keys() | before._pieces.keys():
+        """What `before` lacks, has otherwise, or (None) has too much. Pieces that both share cost (next to) nothing."""
+        next_to = self._made_of == before._serial
+        for shard in self._touched if next_to else self._pieces.keys() | before._pieces.keys():
             mine, other = self.piece(shard), before.piece(shard)
             if mine is other:
                 continue
@@ -154,10 +161,7 @@ class Overrides(Mapping[RoutingKey, Override]):
     @cached_property
     def digest(self) -> bytes:
         """A hash of the content; only pieces that are new are looked at."""
-        found = hashlib.sha256()
-        for shard in sorted(self._pieces):
-            found.update(shard.to_bytes(2) + self._pieces[shard].digest)
-        return found.digest()
+        return hashlib.sha256(b"".join([self._pieces[shard].digest for shard in sorted(self._pieces)])).digest()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Overrides):
@@ -172,6 +176,9 @@ class Overrides(Mapping[RoutingKey, Override]):
     def __iter__(self) -> Iterator[RoutingKey]:
         for piece in self._pieces.values():
             yield from piece.entries
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
 
     def __len__(self) -> int:
         return sum(len(piece.entries) for piece in self._pieces.values())

@@ -245,5 +245,9 @@ def _by_key(front: FrontDoor | None) -> Overrides:
     return front.overrides if front.protocol in ("http", "sniff") else front.overrides.only_whole
 
 
+_DIGEST = route_pb2.RouteConfiguration.FromString(encoded(digest_routes(""), route_pb2.RouteConfiguration()))
+
+
 def _digest(fronts: Fronts) -> bytes:
-    return encoded(digest_routes(fronts.digest), route_pb2.RouteConfiguration())
+    _DIGEST.virtual_hosts[0].routes[0].direct_response.body.inline_string = fronts.digest
+    return bytes(_DIGEST.SerializeToString(deterministic=True))
