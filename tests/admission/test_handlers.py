@@ -307,7 +307,7 @@ async def test_limits_rights_and_selection_are_told_together() -> None:
     with pytest.raises(Denied) as refused:
         await handlers.sandbox(asked(object_("Sandbox", spec)))
     assert [cause.field for cause in refused.value.causes] == [
-        "spec.forks[0]",
+        "spec.forks[0].preservedLabels",
         "spec.forks[1].customizations.replicas",
         "spec.forks[0].forkOf",
     ]

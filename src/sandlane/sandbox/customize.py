@@ -104,15 +104,15 @@ def fill_resources(spec: Object, *levels: Mapping[str, Mapping[str, str | int]])
             container["resources"] = resources
 
 
-def check_ceilings(spec: Object, limits: Limits, workload: str) -> None:
+def check_ceilings(spec: Object, limits: Limits, path: str) -> None:
     """Raises `PlanError` for a container that may request or use more than the manager's configuration allows."""
     for container in containers(spec):
         for kind in ("limits", "requests"):
             for name, amount in ((container.get("resources") or {}).get(kind) or {}).items():
                 ceiling = limits.container_ceilings.get(name)
                 if ceiling is not None and quantity(amount) > quantity(ceiling):
-                    what = f"container {container.get('name')} of {workload}: {kind}.{name} {amount}"
-                    raise PlanError(LIMIT_EXCEEDED, f"{what} is more than {ceiling}")
+                    what = f"{path}: container {container.get('name')} has {kind}.{name} {amount}"
+                    raise PlanError(LIMIT_EXCEEDED, f"{what}, more than {ceiling}")
 
 
 def requests_of(spec: Object, replicas: int) -> dict[str, Fraction]:

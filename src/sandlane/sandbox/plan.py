@@ -6,7 +6,7 @@ Pure: the same world and sandbox give the same plan. What it refuses it refuses 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ from sandlane.api.validation import check_sandbox
 from sandlane.kube.quantity import format_quantity
 from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SERVICES, Key, Object, Resource, key_of
 from sandlane.kube.store import Record
-from sandlane.sandbox import customize, names
+from sandlane.sandbox import copying, customize, names
 from sandlane.sandbox.errors import PlanError
 from sandlane.sandbox.resources import Making, make_fork, make_local_workload
 from sandlane.sandbox.services import Override, make_service, override
@@ -180,9 +180,9 @@ class _Planner:
             )
             self._keep_restart(deployment)
             template = _template(deployment, path)
-            self._check_selection(deployment, path)
+            self._check_selection(deployment, baseline, fork, path)
             limits = self._making.limits
-            customize.check_ceilings(deployment["spec"]["template"]["spec"], limits, reference.name)
+            customize.check_ceilings(deployment["spec"]["template"]["spec"], limits, path)
             _check_replicas(fork, limits, path)
         except PlanError as error:
             return _with(planned, error.reason, error.message)
@@ -216,14 +216,18 @@ class _Planner:
         sandbox, name = self._sandbox.metadata, baseline.metadata.name
         return tuple(override(sandbox, service, name, before, after) for service in selecting)
 
-    def _check_selection(self, deployment: Object, path: str) -> None:
-        """No Service of anyone else may select the fork's Pods."""
+    def _check_selection(self, deployment: Object, baseline: Deployment, fork: Fork, path: str) -> None:
+        """No Service of anyone else may select the fork's Pods: because of labels that it keeps, or that a patch gives it."""
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         found = self._world.services_selecting(self._namespace, labels)
-        if found:
-            selector = ",".join(f"{key}={value}" for key, value in sorted((found[0].spec.selector or {}).items()))
-            what = f"{path}: Service {found[0].metadata.name} ({selector}) would select the fork's Pods"
-            raise PlanError(reasons.FORK_SELECTED_BY_SERVICE, what)
+        if not found:
+            return
+        kept = copying.kept_labels(baseline.pod_labels, fork.preserved_labels)
+        by_kept = (found[0].spec.selector or {}).items() <= kept.items()
+        field = "preservedLabels" if by_kept else "customizations.patch"
+        named = ", ".join(f"Service {each.metadata.name} ({_written(each.spec.selector)})" for each in found)
+        what = f"{path}.{field}: {named} would select the fork's Pods"
+        raise PlanError(reasons.FORK_SELECTED_BY_SERVICE, what)
 
     def _resolve(self, value: ForkValue, path: str) -> str:
         """Where another fork of this sandbox answers: its own Service, which has the ports of the baseline's."""
@@ -248,6 +252,10 @@ class _Planner:
             problem = f"{path}.port: Service {chosen[0].metadata.name} {what}; there are: {there}"
             raise PlanError(reasons.FORK_PORT_NOT_SERVED, problem)
         return str(ports[0].port) if value.field == "port" else f"{host}:{ports[0].port}"
+
+
+def _written(selector: Mapping[str, str] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((selector or {}).items()))
 
 
 def _means(value: ForkValue, port: ServicePort) -> bool:
@@ -329,7 +337,7 @@ def _limit_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, ...
     if limits.sandboxes_per_namespace:
         older = sum(_before(other, sandbox) for other in world.sandboxes.namespace(namespace))
         if older >= limits.sandboxes_per_namespace:
-            what = f"namespace {namespace} has {older} older sandboxes; {limits.sandboxes_per_namespace} are allowed"
+            what = f"metadata.namespace: {namespace} has {older} older sandboxes; {limits.sandboxes_per_namespace} are allowed"
             return Problem(reasons.LIMIT_EXCEEDED, what)
     if limits.requests_per_namespace:
         return _requests_problem(world, sandbox, forks, limits)
@@ -362,7 +370,7 @@ def _requests_problem(world: World, sandbox: Sandbox, forks: tuple[PlannedFork, 
     for name, ceiling in sorted(limits.requests_per_namespace.items()):
         if total.get(name, Fraction()) > customize.quantity(ceiling):
             asked = format_quantity(total[name], "binary" if name == "memory" else "decimal")
-            what = f"the forks of namespace {sandbox.metadata.namespace} would request {name} {asked}"
+            what = f"spec.forks: all forks of namespace {sandbox.metadata.namespace} would request {name} {asked}"
             return Problem(reasons.LIMIT_EXCEEDED, f"{what}; {ceiling} are allowed")
     return None
 

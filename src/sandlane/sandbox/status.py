@@ -186,7 +186,7 @@ def _accepted(plan: Plan, seen: Observation) -> Verdict:
     refused = [each for each in problems if each is not None and each.reason not in _LIMITS]
     if not refused:
         return Verdict(True, reasons.ACCEPTED)
-    messages = list(dict.fromkeys(each.message for each in refused if each.reason == refused[0].reason))
+    messages = dict.fromkeys(each.message for each in refused)
     return _refusal(Problem(refused[0].reason, "; ".join(messages)))
 
 
