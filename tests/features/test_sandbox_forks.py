@@ -218,3 +218,19 @@ async def test_a_fork_of_no_pods_says_why_it_is_not_ready() -> None:
         waiting = await cluster.condition("RoutesProgrammed", "False", "Progressing")
         told = next(c["message"] for c in waiting["status"]["conditions"] if c["type"] == "Ready")
         assert "customizations.replicas 0" in told
+
+
+async def test_what_could_not_be_made_before_is_no_drift() -> None:
+    """A fork whose baseline comes later, or that was refused at first, is made: nobody has changed or deleted it."""
+    patch = {"type": "merge", "value": {"spec": {"template": {"spec": {"dnsPolicy": "Magic"}}}}}
+    async with running(deployment("driver")) as cluster:
+        await cluster.client.create(SANDBOXES, sandbox("new-eta", fork(patch=patch)))
+        await cluster.condition("Accepted", "False", "BaselineNotFound")
+        for resource, obj in ((SERVICES, service()), (DEPLOYMENTS, deployment())):
+            await cluster.client.create(resource, obj)
+        await cluster.condition("Accepted", "False", "Refused")
+        await cluster.patch(SANDBOXES, "new-eta", {"spec": {"forks": [fork()]}})
+        await cluster.ready()
+        told = await captured_events(cluster.client, NAMESPACE)
+        assert "Sandbox/new-eta: Created" in told
+        assert "Sandbox/new-eta: DriftCorrected" not in told

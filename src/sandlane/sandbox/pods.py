@@ -28,6 +28,8 @@ _ORDER = (
     reasons.NOT_PASSING_PROBE,
     reasons.PODS_NOT_READY,
 )
+OF_PODS = frozenset(_ORDER) - {reasons.QUOTA_EXCEEDED, reasons.REFUSED}
+"""Reasons that only Pods that are there can give."""
 PROBE_PATIENCE = 20.0
 """Seconds that a container may run without being ready before its probes are named as the cause."""
 

@@ -6,6 +6,7 @@ import structlog
 
 from sandlane.api import reasons
 from sandlane.api.labels import PLAN
+from sandlane.api.types import ForkStatus
 from sandlane.kube.apply import Action, Applier, NotOwned
 from sandlane.kube.errors import (
     AlreadyExists,
@@ -21,7 +22,7 @@ from sandlane.kube.errors import (
 from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SERVICES, Key, Object, Resource, key_of
 from sandlane.sandbox.events import Announcer
 from sandlane.sandbox.plan import Plan, Problem
-from sandlane.sandbox.pods import quota_problem
+from sandlane.sandbox.pods import OF_PODS, quota_problem
 from sandlane.world.records import Sandbox
 from sandlane.world.reports import RouteReport
 from sandlane.world.world import World
@@ -99,13 +100,20 @@ class Writes:
 def _kind_of_change(action: Action, before: str | None, desired: Object, sandbox: Sandbox) -> str:
     """Which Event tells of a write; none for no write."""
     if action is Action.CREATED:
-        name = desired["metadata"]["name"]
-        had = {fork.workload for fork in sandbox.status.forks}
-        had |= {service.to for fork in sandbox.status.forks for service in fork.services if service.ports}
-        return "DriftCorrected" if name in had and sandbox.status.observed_generation else "Created"
+        made = [fork for fork in sandbox.status.forks if _was_made(fork)]
+        had = {fork.workload for fork in made}
+        had |= {service.to for fork in made for service in fork.services if service.ports}
+        return "DriftCorrected" if desired["metadata"]["name"] in had else "Created"
     if action in (Action.UPDATED, Action.CLEANED):
         return "DriftCorrected" if before == desired["metadata"]["annotations"][PLAN] else "Updated"
     return ""
+
+
+def _was_made(fork: ForkStatus) -> bool:
+    """Whether a fork's objects were there when its status was written: a status tells of forks that cannot be made, too."""
+    if fork.reason == reasons.PROGRESSING:
+        return fork.desired > 0
+    return fork.ever_ready or not fork.reason or fork.reason in OF_PODS
 
 
 def _passes(error: ApiError) -> bool:
