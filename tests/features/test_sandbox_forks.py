@@ -215,6 +215,7 @@ async def test_a_fork_of_no_pods_says_why_it_is_not_ready() -> None:
     """`replicas: 0` is legal; what is waited for never comes, and the condition says because of which field."""
     async with running(deployment(), service()) as cluster:
         await cluster.client.create(SANDBOXES, sandbox("new-eta", fork(replicas=0)))
+        await cluster.condition("ForksReady", "True", "AllReady")
         waiting = await cluster.condition("RoutesProgrammed", "False", "Progressing")
         told = next(c["message"] for c in waiting["status"]["conditions"] if c["type"] == "Ready")
         assert "customizations.replicas 0" in told
