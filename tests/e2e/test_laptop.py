@@ -96,8 +96,9 @@ def test_the_cluster_is_told_apart_from_what_is_wrong_before_connecting(
     assert cluster.done("get", "lwl", "-n", "rides", "-o", "name") == ""
 
 
-def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, cluster: Laptop) -> None:
-    """With nothing exposed, by port-forward, for who may do that; a killed connection leaves no Envoy behind."""
+def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, cluster: Laptop, tmp_path: Path) -> None:
+    """With nothing exposed, by port-forward, for who may do that; another user is refused with the holder's name; a killed
+    connection leaves no Envoy behind."""
     said = dev.sandlane("connect", "near-drivers", "-w", "eta", "-p", "8084", "--transport", "port-forward", code=1)
     assert "you may not get pods/portforward in namespace sandlane-system" in said
     namespace = ("-n", "sandlane-system")
@@ -117,6 +118,11 @@ def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, clus
     [record] = json.loads(dev.sandlane("connections", "-o", "json"))
     assert record["state"]["transport"] == "port-forward"
     assert [held["ready"] for held in record["state"]["workloads"]] == [True, True]
+    cluster.done("create", "rolebinding", "sue", "--user=sue", "--clusterrole=edit", "-n", "rides")
+    cluster.done("create", "clusterrolebinding", "sue", "--user=sue", "--clusterrole=sandlane-connect")
+    sue = Developer(cluster, "sue", tmp_path)
+    said = sue.sandlane("connect", "near-drivers", "-w", "eta", code=1)
+    assert "LocalWorkload rides/eta: it is held by dev (since 20" in said
     children = Path(f"/proc/{record['pid']}/task/{record['pid']}/children").read_text().split()
     os.kill(record["pid"], signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the Envoy has ended, too")

@@ -22,6 +22,8 @@ from sandlane.tunnel.identity import SIGNER, Claim, signing_request
 from sandlane.world.world import World
 from support.sandboxes import NAMESPACE, PretendRoutes, deployment, sandbox, service
 
+QUIET = 8.0
+"""Seconds: less than would bring a heartbeat."""
 AUTHORITY = Authority(make_ca("tunnel", datetime(2026, 1, 1, tzinfo=UTC)))
 KEY = new_key()
 LOCAL: Object = {
@@ -105,7 +107,7 @@ ROWS: dict[str, list[Step]] = {
 @pytest.mark.parametrize("row", ROWS)
 async def test_ends_in_the_same_world(row: str) -> None:
     """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
-    report = await Harness(build, objects=BASE, steps=ROWS[row], normalise=same, limit=8).check()
+    report = await Harness(build, objects=BASE, steps=ROWS[row], normalise=same, limit=8, quiet=QUIET).check()
     assert report.writes
     if row == "taken-over":
         status = report.world[f"LocalWorkload {NAMESPACE}/laptop"]["status"]

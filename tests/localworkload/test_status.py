@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -43,9 +43,21 @@ def test_connected_and_programmed_is_ready() -> None:
         client="jane",
         session="5e55",
         connected_at="2026-01-01T00:00:00Z",
+        last_seen="2026-01-01T00:00:00Z",
         tunnels=4,
         remote_address="10.0.0.9",
     )
+
+
+def test_a_connection_has_a_heartbeat() -> None:
+    """While the tunnels are there, the last time they were seen is written each minute, and not more often."""
+    status = observe(LOCAL, None, SEEN, PROGRAMMED, NOW)
+    for seconds, written in ((59, "00:00"), (60, "01:00"), (119, "01:00"), (120, "02:00")):
+        local = msgspec.structs.replace(LOCAL, status=status)
+        status = observe(local, None, SEEN, PROGRAMMED, NOW + timedelta(seconds=seconds))
+        assert status.connection is not None
+        assert status.connection.last_seen == f"2026-01-01T00:{written}Z"
+        assert status.connection.connected_at == "2026-01-01T00:00:00Z"
 
 
 def test_a_lost_connection_is_told_once() -> None:

@@ -103,6 +103,19 @@ async def test_who_is_taken_over_from_is_told(tunnel: Tunnel) -> None:
         writer.close()
 
 
+async def test_a_renewed_certificate_leaves_no_gap(tunnel: Tunnel) -> None:
+    """Tunnels with the next certificate of the same client stand beside the old ones, and take over when these go."""
+    renewed = tunnel.pki.client(UID, timedelta(hours=2))
+    path = tunnel.folder / f"{UID[:8]}.sock"
+    async with asyncio.TaskGroup() as tasks, tunnel.laptop(UID):
+        other = tunnel.dialler(UID, path, context=renewed)
+        running = tasks.create_task(other.run())
+        async with asyncio.timeout(10):
+            while (found := (await gauges(tunnel)).get(Claim(SESSION, UID))) is None or found.count < 3:
+                assert (await ask(tunnel, UID))[0] == 200
+        running.cancel()
+
+
 async def test_an_expired_certificate_opens_nothing(tunnel: Tunnel) -> None:
     """The server ends the connection; the dialler says so and goes on trying."""
     expired = tunnel.pki.client(UID, timedelta(seconds=-1))

@@ -12,7 +12,7 @@ from sandlane.kube.clock import parse_timestamp
 from sandlane.kube.errors import NotFound
 from sandlane.kube.resource import DEPLOYMENTS, LOCAL_WORKLOADS, SANDBOXES, Key
 from sandlane.localworkload.plan import Problem, check
-from sandlane.localworkload.status import Observed, observe
+from sandlane.localworkload.status import HEARTBEAT, Observed, observe
 from sandlane.runtime.conditions import is_true
 from sandlane.runtime.controller import Controller
 from sandlane.runtime.finalizers import add_finalizer, remove_finalizer
@@ -109,10 +109,11 @@ class LocalWorkloadController:
         if answer is not None:
             self._cache.observe(LOCAL_WORKLOADS, answer)
             local = self._world.local_workloads.get(request) or local
-        await self._report(local, check(self._world, local))
-        return Result.done()
+        connected = await self._report(local, check(self._world, local))
+        return Result.requeue_after(HEARTBEAT.total_seconds()) if connected else Result.done()
 
-    async def _report(self, local: LocalWorkload, problem: Problem | None) -> None:
+    async def _report(self, local: LocalWorkload, problem: Problem | None) -> bool:
+        """Write the status, if it is another one; whether the laptop is connected."""
         seen = self._connections.observed(local.metadata.uid)
         report = self._routes.sandbox(Key(local.metadata.namespace, local.spec.sandbox))
         status = observe(local, problem, seen, report, self._clock.now())
@@ -120,6 +121,7 @@ class LocalWorkloadController:
             written = await write_status(self._client, LOCAL_WORKLOADS, local.metadata, status)
             self._cache.observe(LOCAL_WORKLOADS, written)
             self._announce(local, status)
+        return bool(seen.servers)
 
     def _announce(self, local: LocalWorkload, new: LocalWorkloadStatus) -> None:
         before, after = is_true(local.status.conditions, "Connected"), is_true(new.conditions, "Connected")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
 from sandlane.api import reasons
 from sandlane.api.types import ConnectionStatus, LocalWorkloadStatus
-from sandlane.kube.clock import timestamp
+from sandlane.kube.clock import parse_timestamp, timestamp
 from sandlane.localworkload.plan import Problem
 from sandlane.runtime.verdicts import Verdict, with_verdicts
 from sandlane.world.records import LocalWorkload
 from sandlane.world.reports import RouteReport
 
 CONDITIONS = ("Accepted", "Connected", "RoutesProgrammed", "Ready")
+
+HEARTBEAT = timedelta(seconds=60)
+"""How old `lastSeen` becomes at most while a laptop is connected."""
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -86,15 +89,17 @@ def _phase(local: LocalWorkload, verdicts: Mapping[str, Verdict]) -> str:
 
 
 def _connection(old: ConnectionStatus | None, seen: Observed, now: datetime) -> ConnectionStatus | None:
-    """Since when, and until when: `lastSeen` is written when the connection is lost, not at each look."""
+    """Since when, and until when: `lastSeen` is written each minute while the tunnels are there, and when they are lost."""
     if old is None:
         return None  # nobody was ever given a certificate
     if seen.servers:
         since = old.connected_at if old.tunnels else timestamp(now)
+        recent = old.tunnels and old.last_seen and now - parse_timestamp(old.last_seen) < HEARTBEAT
         return ConnectionStatus(
             client=old.client,
             session=old.session,
             connected_at=since,
+            last_seen=old.last_seen if recent else timestamp(now),
             tunnels=seen.tunnels,
             remote_address=seen.remote_address,
         )
