@@ -47,10 +47,10 @@ class Steady:
         return 0.5
 
 
-def admission(authority: Authority, *objects: Object, limits: Limits | None = None) -> Admission:
+def admission(authority: Authority, *objects: Object, limits: Limits | None = None, watched: Any = ()) -> Admission:
     """Handlers over a world."""
     client = Client(authority, clock=ManualClock(), rng=Steady())
-    return Admission(client, World.of(objects), limits or Limits())
+    return Admission(client, World.of(objects), limits or Limits(), watched)
 
 
 def object_(kind: str, spec: Any, name: str = "new-eta", **metadata: Any) -> Object:
@@ -321,6 +321,17 @@ async def test_a_sandbox_that_is_not_there_yet_is_the_youngest() -> None:
     handlers = admission(Authority(), there, baseline(), limits=Limits(sandboxes_per_namespace=1))
     with pytest.raises(Denied, match="LimitExceeded"):
         await handlers.sandbox(asked(object_("Sandbox", fork(), "z")))
+
+
+async def test_a_namespace_that_nobody_looks_after_is_a_warning() -> None:
+    """A manager of some namespaces takes specs of others, and says that nothing comes of them."""
+    group, local = {"match": a_label()}, {"sandbox": "s", "from": {"name": "x"}, "mappings": [{"port": 1, "to": "h:1"}]}
+    for watched, told in ((("maps", "eats"), 3), (("rides",), 0), ((), 0)):
+        handlers = admission(Authority(), baseline(), service(), watched=watched)
+        warnings = await handlers.sandbox(asked(object_("Sandbox", fork())))
+        warnings += handlers.route_group(asked(object_("RouteGroup", group, "g")))
+        warnings += handlers.local_workload(asked(object_("LocalWorkload", local, "l")))
+        assert len([text for text in warnings if "looks after maps, eats only" in text]) == told
 
 
 async def test_all_containers_that_are_not_there_are_told_at_once() -> None:

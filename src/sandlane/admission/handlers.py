@@ -6,7 +6,7 @@ webhook server's requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -45,10 +45,12 @@ R = TypeVar("R", bound=Record)
 class Admission:
     """Answers for all three kinds."""
 
-    def __init__(self, client: Client, world: World, limits: Limits) -> None:
+    def __init__(self, client: Client, world: World, limits: Limits, watched: Collection[str] = ()) -> None:
+        """`watched`: the only namespaces that the manager looks after; none: all."""
         self._client = client
         self._world = world
         self._limits = limits
+        self._watched = watched
 
     def register(self, webhooks: WebhookServer) -> None:
         """Serve all handlers."""
@@ -99,7 +101,7 @@ class Admission:
                 causes += forbidden
         if told:
             raise Denied("; ".join(told), causes=causes)
-        return [*findings.warnings, *warnings]
+        return [*self._unwatched(request), *findings.warnings, *warnings]
 
     def route_group(self, request: AdmissionRequest) -> list[str]:
         """The rules of a RouteGroup; warnings. Raises `Denied`."""
@@ -108,7 +110,7 @@ class Admission:
         findings = self._route_group_findings(request)
         _refuse("RouteGroup", request, findings)
         new = _records(request, RouteGroup)[0]
-        return [*findings.warnings, *self._not_consenting(new)]
+        return [*self._unwatched(request), *findings.warnings, *self._not_consenting(new)]
 
     def local_workload(self, request: AdmissionRequest) -> list[str]:
         """The rules of a LocalWorkload; warnings. Raises `Denied`."""
@@ -117,10 +119,16 @@ class Admission:
             return []
         findings = self._local_workload_findings(request)
         _refuse("LocalWorkload", request, findings)
-        warnings = list(findings.warnings)
+        warnings = [*self._unwatched(request), *findings.warnings]
         if self._world.sandboxes.get(Key(request.key.namespace, new.spec.sandbox)) is None:
             warnings.append(f"spec.sandbox: Sandbox {new.spec.sandbox} does not exist yet")
         return warnings
+
+    def _unwatched(self, request: AdmissionRequest) -> Iterator[str]:
+        """A warning where nobody would follow the object."""
+        namespace = request.key.namespace
+        if self._watched and namespace not in self._watched:
+            yield f"metadata.namespace: nothing is made in {namespace}: the manager looks after {', '.join(self._watched)} only"
 
     def _sandbox_findings(self, request: AdmissionRequest) -> Findings:
         new, old = _records(request, Sandbox)

@@ -320,7 +320,7 @@ def _serve_webhooks(manager: Manager, world: World, options: Options) -> None:
         else service_names(name, manager.namespace)
     )
     webhooks = WebhookServer(manager, certificates_for(manager, secret=f"{name}-certificate", names=hosts))
-    Admission(manager.client, world, options.settings.limits).register(webhooks)
+    Admission(manager.client, world, options.settings.limits, options.watch_namespaces).register(webhooks)
     if not options.webhook_cert_dir:  # otherwise whoever renews the files tells the API server
         for resource in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS):
             webhooks.inject_into(resource, name)
