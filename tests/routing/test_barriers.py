@@ -72,6 +72,8 @@ OPEN: dict[str, list[Object]] = {
         into(BASELINE, MAPS | CALLER, ROUTER),
         into(ROUTER, ANYWHERE | FRONT, name="router"),
     ],
+    "own namespace by name": [into(BASELINE, HERE | CALLER, ROUTER), into(ROUTER, CALLER, name="router")],
+    "own namespace among others": [into(BASELINE, CALLER, ROUTER), into(ROUTER, ANYWHERE | CALLER, name="router")],
     "the router's ports": [into(BASELINE, CALLER, ROUTER), into(ROUTER, CALLER, name="router", ports=DOORS)],
     "wider blocks before the router": [
         into(BASELINE, block("192.0.2.0/25", "192.0.2.7/32"), ROUTER),
@@ -117,6 +119,19 @@ SHUT: dict[str, tuple[str, list[Object]]] = {
         "in lets callers reach",
         [into(BASELINE, MAPS, ROUTER), into(ROUTER, ANYONE, name="r")],
     ),
+    "others reach the router": (
+        "in lets callers reach",
+        [into(BASELINE, CALLER, ROUTER), into(ROUTER, MAPS | CALLER, name="router")],
+    ),
+    "another namespace reaches the router": (
+        "in lets callers reach",
+        [into(BASELINE, HERE | CALLER, ROUTER), into(ROUTER, MAPS | CALLER, name="router")],
+    ),
+    "blocks of another family": (
+        "in lets callers reach",
+        [into(BASELINE, block("2001:db8::/32"), ROUTER), into(ROUTER, block("0.0.0.0/0"), name="r")],
+    ),
+    "blocks that are none": ("in lets no router reach", [into(BASELINE, block("nonsense"))]),
     "everyone reached the baseline": ("router lets callers reach", [into(ROUTER, ANYONE, name="router")]),
     "the baseline's port alone": ("in lets callers reach", [into(ANYONE, ANYONE, ports=[{"port": 8084}])]),
     "the baseline's port by name": ("in lets callers reach", [into(ANYONE, ANYONE, ports=[{"port": "http"}])]),
