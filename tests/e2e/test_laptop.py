@@ -97,8 +97,8 @@ def test_the_cluster_is_told_apart_from_what_is_wrong_before_connecting(
 
 
 def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, cluster: Laptop, tmp_path: Path) -> None:
-    """With nothing exposed, by port-forward, for who may do that; another user is refused with the holder's name; a killed
-    connection leaves no Envoy behind."""
+    """With nothing exposed, by port-forward, for who may do that; another user is refused with the holder's name; one that
+    is deleted ends alone; a killed connection leaves no Envoy behind."""
     said = dev.sandlane("connect", "near-drivers", "-w", "eta", "-p", "8084", "--transport", "port-forward", code=1)
     assert "you may not get pods/portforward in namespace sandlane-system" in said
     namespace = ("-n", "sandlane-system")
@@ -123,6 +123,13 @@ def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, clus
     sue = Developer(cluster, "sue", tmp_path)
     said = sue.sandlane("connect", "near-drivers", "-w", "eta", code=1)
     assert "LocalWorkload rides/eta: it is held by dev (since 20" in said
+    cluster.done("delete", "lwl", "routes", "-n", "rides")  # returns when the tunnel servers have confirmed it
+
+    def over() -> str:
+        [record] = json.loads(dev.sandlane("connections", "-o", "json"))
+        return str(record["state"]["workloads"][1]["over"])
+
+    until(lambda: "the LocalWorkload" in over(), "who held the deleted one is told")
     children = Path(f"/proc/{record['pid']}/task/{record['pid']}/children").read_text().split()
     os.kill(record["pid"], signal.SIGKILL)
     until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the Envoy has ended, too")
