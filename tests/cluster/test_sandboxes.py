@@ -1,6 +1,7 @@
 """Sandboxes of manifests of every shape, on an API server over HTTPS: the embedded one, or SANDLANE_TEST_KUBECONFIG's.
 
-Neither runs controllers or Pods: Deployments become ready because the test says so, routers only pretend.
+No Pods run: Deployments become ready because the test says so, or their Pods do where controllers make some; routers only
+pretend.
 """
 
 from __future__ import annotations
@@ -23,21 +24,27 @@ from sandlane.api.labels import SANDBOX
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import load_config
-from sandlane.kube.errors import KubeError
+from sandlane.kube.errors import KubeError, NotFound
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import (
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
     NAMESPACES,
+    PODS,
     RESOURCE_QUOTAS,
     SANDBOXES,
+    SERVICE_ACCOUNTS,
     SERVICES,
+    Key,
     Object,
     Resource,
 )
 from sandlane.kube.transport import Request
+from sandlane.kube.unstructured import Unstructured
+from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.options import ManagerOptions
+from sandlane.runtime.result import Result
 from support.conformance.cluster import running
 from support.sandboxes import PretendDeployments, PretendRoutes, build
 
@@ -67,6 +74,34 @@ async def connected(kubeconfig: Path) -> AsyncIterator[Client]:
         await client.close()
 
 
+class PretendPods:
+    """Says of every Pod that it runs and is ready: a kubelet for clusters that have controllers and no nodes."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._client = manager.client
+        Controller.managed_by(manager).for_(PODS, Unstructured).named("pods").complete(self)
+
+    async def reconcile(self, request: Key) -> Result:
+        """Write the status once."""
+        try:
+            pod = await self._client.get(PODS, request.name, request.namespace)
+        except NotFound:
+            return Result.done()
+        if pod["status"].get("phase") != "Running" and "deletionTimestamp" not in pod["metadata"]:
+            conditions = [{"type": name, "status": "True"} for name in ("Ready", "ContainersReady")]
+            status = {"phase": "Running", "conditions": conditions}
+            await self._client.patch(
+                PODS, request.name, {"status": status}, namespace=request.namespace, subresource="status"
+            )
+        return Result.done()
+
+
+async def has_controllers(client: Client) -> bool:
+    """Whether the built-in controllers run beside the API server."""
+    accounts = await client.list(SERVICE_ACCOUNTS, "default")
+    return any(each["metadata"]["name"] == "default" for each in accounts.items)
+
+
 @asynccontextmanager
 async def managed(kubeconfig: Path, *namespaces: str) -> AsyncIterator[list[str]]:
     """The controllers at work in these namespaces; the writes of theirs so far."""
@@ -84,7 +119,7 @@ async def managed(kubeconfig: Path, *namespaces: str) -> AsyncIterator[list[str]
 
         client.observe = observe
         build(manager, PretendRoutes())
-        PretendDeployments(kubelet)
+        (PretendPods if await has_controllers(other) else PretendDeployments)(kubelet)
         jobs = [tasks.create_task(each.run()) for each in (manager, kubelet)]
         await asyncio.wait_for(manager.ready.wait(), SECONDS)
         yield writes
@@ -151,9 +186,14 @@ def condition(obj: Object, kind: str) -> Object:
 
 def wishes(objects: list[Object]) -> dict[str, Any]:
     """What the owners of objects have written, by name."""
+
+    def annotations(obj: Object) -> Object:
+        """Without what the server's own controllers write, if it runs them."""
+        found = obj["metadata"].get("annotations") or {}
+        return {name: value for name, value in found.items() if name != "deployment.kubernetes.io/revision"}
+
     return {
-        each["metadata"]["name"]: (each["metadata"].get("labels"), each["metadata"].get("annotations"), each["spec"])
-        for each in objects
+        each["metadata"]["name"]: (each["metadata"].get("labels"), annotations(each), each["spec"]) for each in objects
     }
 
 
