@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandlane.sandbox.pods import PROBE_PATIENCE, cause, crashed, patience, quota_problem
+from sandlane.sandbox.pods import PROBE_PATIENCE, SETTLED, cause, crashed, patience, quota_problem, unsettled
 from sandlane.world.records import Deployment, Pod
 
 
@@ -108,3 +108,19 @@ def test_probes_are_the_cause_after_a_while() -> None:
     assert patience([given], late) is None
     ready = pod(container={"ready": True, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}})
     assert patience([ready], early) is None
+
+
+def test_containers_without_probes_settle() -> None:
+    """They are waited for a little; with a probe, or by a clock that is ahead, they are not."""
+    given = pod(container={"ready": True, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}})
+    plain = deployment()
+    probe = {"containers": [{"name": "main", "readinessProbe": {}}]}
+    probed = Deployment.from_bytes(
+        msgspec.json.encode({"metadata": {"name": "d"}, "spec": {"template": {"spec": probe}}})
+    )
+    assert unsettled(plain, [given], NOW) == SETTLED
+    assert unsettled(plain, [given], NOW + timedelta(seconds=0.5)) == SETTLED - 0.5
+    assert unsettled(plain, [given], NOW + timedelta(seconds=SETTLED)) == 0
+    assert unsettled(plain, [given], NOW - timedelta(seconds=9)) == 0
+    assert unsettled(plain, [], NOW) == 0
+    assert unsettled(probed, [given], NOW) == 0

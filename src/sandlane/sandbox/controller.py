@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 
 from sandlane.api import reasons
@@ -32,8 +34,8 @@ from sandlane.runtime.status import write_status
 from sandlane.sandbox import wake
 from sandlane.sandbox.events import Announcer
 from sandlane.sandbox.lastlines import LastLines
-from sandlane.sandbox.plan import Plan, make_plan
-from sandlane.sandbox.pods import patience
+from sandlane.sandbox.plan import Plan, PlannedFork, make_plan
+from sandlane.sandbox.pods import patience, unsettled
 from sandlane.sandbox.status import Observation, expires, observe, terminating
 from sandlane.sandbox.writes import Writes
 from sandlane.world.records import Deployment, LocalWorkload, Namespace, Pod, RouteGroup, Sandbox, Service
@@ -113,8 +115,9 @@ class SandboxController:
         sandbox = await self._report(sandbox, status)
         await self._writes.remove_superfluous(sandbox, plan, report, self._announcer)
         refused = bool(failures) or plan.exceeded is not None
-        probed = patience(pods, self._clock.now())
-        return self._next(sandbox, look_again, RETRY_REFUSED if refused else None, probed)
+        now = self._clock.now()
+        waits = [patience(pods, now), *(self._settling(sandbox, fork, now) for fork in plan.forks)]
+        return self._next(sandbox, look_again, RETRY_REFUSED if refused else None, *waits)
 
     async def _claim(self, sandbox: Sandbox) -> Sandbox:
         """The sandbox with our finalizer on it, before anything is made for it."""
@@ -132,6 +135,11 @@ class SandboxController:
         self._cache.observe(SANDBOXES, answer)
         self._announcer.transitions(sandbox, status)
         return self.world.sandboxes.get(sandbox.metadata.key) or sandbox
+
+    def _settling(self, sandbox: Sandbox, fork: PlannedFork, now: datetime) -> float | None:
+        """Seconds until a fork's Pods count as ready, though they have no probes."""
+        live = self.world.deployments.get(Key(sandbox.metadata.namespace, fork.workload))
+        return (unsettled(live, self.world.pods_of_fork(live.metadata.key), now) if live is not None else 0.0) or None
 
     def _pods(self, sandbox: Sandbox, plan: Plan) -> list[Pod]:
         """The Pods of all its forks."""

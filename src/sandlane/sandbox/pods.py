@@ -33,6 +33,11 @@ OF_PODS = frozenset(_ORDER) - {reasons.QUOTA_EXCEEDED, reasons.REFUSED}
 PROBE_PATIENCE = 20.0
 """Seconds that a container may run without being ready before its probes are named as the cause."""
 
+SETTLED = 2.0
+"""Seconds that containers without a readiness probe must have run until a fork counts as ready for the first time: they are
+called ready as soon as they start, also those that end at once.
+"""
+
 LastLines = Mapping[tuple[str, str], str]
 """The last line that a container wrote before it crashed, by Pod and container name."""
 
@@ -87,6 +92,23 @@ def patience(pods: Iterable[Pod], now: datetime) -> float | None:
         if (seconds := _unready(status, now)) is not None
     ]
     return min((seconds for seconds in left if seconds > 0), default=None)
+
+
+def unsettled(fork: Deployment, pods: Iterable[Pod], now: datetime) -> float:
+    """Seconds until the Pods of a fork without readiness probes have run for long enough to count; 0: they have.
+
+    What starts in the future, by the clock of its node, counts at once.
+    """
+    if b'"readinessProbe"' in fork.raw:
+        return 0.0
+    ages = [
+        (now - parse_time(status.state.running.started_at)).total_seconds()
+        for pod in pods
+        if not pod.metadata.deleting
+        for status in pod.status.container_statuses or ()
+        if status.state.running is not None and status.state.running.started_at
+    ]
+    return max((SETTLED - age for age in ages if 0 <= age < SETTLED), default=0.0)
 
 
 def _unready(status: ContainerStatus, now: datetime) -> float | None:

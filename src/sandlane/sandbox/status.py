@@ -105,11 +105,14 @@ def _fork(
     wanted = planned.deployment["spec"]["replicas"] if planned.deployment and followed else 0
     if not followed:
         wanted = live.spec.replicas if live else 0
+    ever = old is not None and old.ever_ready and not sandbox.spec.suspended
     complete = live is not None and is_complete(live, wanted)
+    waiting = "waiting for its Pods"
+    if live is not None and not ever and pod_causes.unsettled(live, world.pods_of_fork(live.metadata.key), now):
+        complete, waiting = False, "its containers have just started, and have no readiness probe"
     problem = planned.problem or _failure(sandbox, planned, seen)
     if problem is None and not complete:
-        problem = _incomplete(world, live, seen, now) or Problem(reasons.PROGRESSING, "waiting for its Pods")
-    ever = old is not None and old.ever_ready and not sandbox.spec.suspended
+        problem = _incomplete(world, live, seen, now) or Problem(reasons.PROGRESSING, waiting)
     kept = old.services if old else ()
     return ForkStatus(
         baseline=_baseline(planned, old, followed),
