@@ -10,8 +10,8 @@ import pytest
 from sandlane.api.crd import definitions
 from sandlane.api.labels import ORIGINAL
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.resource import DEPLOYMENTS, NETWORK_POLICIES, SERVICES, Object
-from sandlane.routing.names import ROUTER
+from sandlane.kube.resource import DEPLOYMENTS, NAMESPACES, NETWORK_POLICIES, PODS, SERVICES, Object
+from sandlane.routing.names import ROUTER, shadow_name
 from sandlane.routing.resources import ROUTER_SELECTOR
 from sandlane.testing.faults import Schedule
 from sandlane.testing.harness import Harness, Step, World
@@ -78,6 +78,25 @@ async def unbar(client: Client) -> None:
     await client.delete(NETWORK_POLICIES, "p", NAMESPACE)
 
 
+def routers(ready: str) -> Step:
+    """Every router becomes ready, or stops being it."""
+
+    async def step(client: Client) -> None:
+        conditions = [{"type": "Ready", "status": ready}]
+        for number in range(2):
+            body = {"status": {"conditions": conditions}}
+            await client.patch(PODS, f"{ROUTER}-{number}", body, namespace=NAMESPACE, subresource="status")
+
+    return step
+
+
+async def delete_namespace(client: Client) -> None:
+    """The namespace is deleted, and what is in it, one after the other."""
+    await client.delete(NAMESPACES, NAMESPACE)
+    for resource, name in ((DEPLOYMENTS, ROUTER), (SERVICES, shadow_name("eta")), (SERVICES, "eta")):
+        await client.delete(resource, name, NAMESPACE)
+
+
 ROWS: dict[str, list[Step]] = {
     "turned": [],
     "never": [routing("never"), routing("always"), routing("never")],
@@ -88,6 +107,9 @@ ROWS: dict[str, list[Step]] = {
     "changed-and-given-back": [add_a_port, routing("never")],
     "router-deleted": [delete_router],
     "deleted": [delete_service],
+    "no-router-ready": [routers("False")],
+    "no-router-ready-for-a-while": [routers("False"), routers("True")],
+    "namespace-deleted": [delete_namespace],
     "barred": [bar],
     "barred-from-the-start": [routing("never"), bar, routing("always")],
     "barred-for-a-while": [bar, unbar],
@@ -103,7 +125,8 @@ def normalise(obj: Object) -> Object | None:
 
 def harness(row: str) -> Harness:
     """A row."""
-    objects = [*definitions(), service()]
+    namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    objects = [*definitions(), namespace, service()]
     return Harness(build, objects=objects, steps=ROWS[row], environment=PretendRouters, normalise=normalise, limit=8)
 
 
@@ -163,6 +186,20 @@ async def test_nothing_is_left_of_a_deleted_service() -> None:
     """Its router goes with the last Service that needed it."""
     world = await undisturbed("deleted")
     assert not {"Deployment", "PodDisruptionBudget", "Secret"} & {name.split()[0] for name in world}
+
+
+async def test_without_a_ready_router_requests_go_to_the_baseline() -> None:
+    """The Service is given back until a router is ready again."""
+    world = await undisturbed("no-router-ready")
+    assert plain(world)["selector"] == service()["spec"]["selector"]
+    assert plain(world)["ports"] == service()["spec"]["ports"]
+    assert plain(await undisturbed("no-router-ready-for-a-while"))["selector"] == ROUTER_SELECTOR
+
+
+async def test_nothing_is_made_in_a_namespace_that_ends() -> None:
+    """A turned Service goes with its namespace: nobody gives it back, and no router comes again."""
+    world = await undisturbed("namespace-deleted")
+    assert not [name for name in world if name.startswith((f"Deployment {NAMESPACE}/", f"Service {NAMESPACE}/"))]
 
 
 async def test_a_service_is_not_turned_while_a_policy_is_in_the_way() -> None:
