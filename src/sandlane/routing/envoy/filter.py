@@ -35,13 +35,29 @@ local patterns = {}
 for i, name in ipairs(members) do
   patterns[i] = "(),[ \\t]*" .. string.gsub(name, "%W", "%%%0") .. "[ \\t]*=[ \\t]*([^,; \\t][^,;]*)"
 end
+local function plain(list, from, to)
+  if from > 1 then
+    local before = byte(list, from - 1)
+    if before == 32 and from > 2 then before = byte(list, from - 2) end
+    if before ~= 44 then return end
+  end
+  if byte(list, to + 1) ~= 61 then return end
+  local value, stop = match(list, "^([a-z0-9%-]+)()", to + 2)
+  if not value then return end
+  local after = byte(list, stop)
+  if not after or after == 44 or after == 59 then return value end
+end
 local function member(list)
   if not list then return end
   local text, first, found
   for i = 1, #members do
-    if find(list, members[i], 1, true) then
-      text = text or "," .. list
-      local at, value = match(text, patterns[i])
+    local from, to = find(list, members[i], 1, true)
+    if from then
+      local at, value = from, plain(list, from, to)
+      if not value then
+        text = text or "," .. list
+        at, value = match(text, patterns[i])
+      end
       if at and (not first or at < first) then first, found = at, value end
     end
   end
@@ -113,15 +129,17 @@ local function key_of(headers)
 end
 """
 _REQUEST = """
+local prefix = {}
+for shard = 0, SHARDS - 1 do prefix[shard] = shard .. "|DOOR|" end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local key = key_of(headers)
   if key and #key <= MAX_KEY and not find(key, "[^a-z0-9%-]") then
     local shard = 0
     for i = 1, #key do shard = (shard * 31 + byte(key, i)) % SHARDS end
-    headers:replace("KEY_HEADER", shard .. "|DOOR|" .. key)
+    headers:replace("KEY_HEADER", prefix[shard] .. key)
   else
-    headers:replace("KEY_HEADER", "0|DOOR|")
+    headers:replace("KEY_HEADER", prefix[0])
   end
 end
 """
