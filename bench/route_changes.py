@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ NAMESPACE = "load"
 SECONDS = float(os.environ.get("ROUTE_SECONDS", "300"))
 RATE = float(os.environ.get("ROUTE_RATE", "500"))
 CHANGES = int(os.environ.get("ROUTE_CHANGES", "1000"))
-DISTURBANCES = int(os.environ.get("ROUTE_DISTURBANCES", "12"))
+DISTURBANCES = ("apply", "server-side apply", "roll", "kill")
 PATIENCE = 60.0
 POLL = 0.05
 SERVICE_NAMES = ("a", "b")
@@ -58,6 +58,7 @@ class Scene:
     """Seconds from one change to the next, if the cluster is as fast as that."""
     expected: Expected = field(default_factory=Expected)
     changes: int = 0
+    disturbances: int = 0
     times: list[float] = field(default_factory=list)
     story: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -76,7 +77,12 @@ class Scene:
         command = [str(BIN / "kubectl"), "--kubeconfig", str(self.folder / "kubeconfig"), *arguments]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
-        out, err = await process.communicate(stdin.encode())
+        try:
+            out, err = await process.communicate(stdin.encode())
+        except asyncio.CancelledError:
+            process.kill()
+            await process.communicate()
+            raise
         if process.returncode:
             raise Misrouted(f"kubectl {' '.join(arguments)}: {out.decode()}{err.decode()}")
 
@@ -231,11 +237,11 @@ async def gone(client: Client) -> None:
     raise Misrouted(f"sandbox x is still there after {PATIENCE:.0f} s")
 
 
-async def disturb(scene: Scene, pause: float) -> None:
+async def disturb(scene: Scene, kinds: Sequence[str], pause: float) -> None:
     """Manifests are applied again, routers roll, the manager is killed: over and over."""
     again = manifests()
     server_side = ("apply", "--server-side", "--force-conflicts", "-f", "-")
-    for what in itertools.cycle(("apply", "server-side apply", "roll", "kill")):
+    for what in itertools.cycle(kinds):
         await asyncio.sleep(pause)
         scene.tell(what)
         if what == "apply":
@@ -255,6 +261,7 @@ async def disturb(scene: Scene, pause: float) -> None:
                     raise Misrouted("the manager does not come back")
                 await asyncio.sleep(0.1)
         scene.tell(f"{what}: done")
+        scene.disturbances += 1
 
 
 def manager(folder: Path) -> dict[str, Any]:
@@ -266,8 +273,10 @@ def manager(folder: Path) -> dict[str, Any]:
 # -- the whole --------------------------------------------------------------------------------------------
 
 
-async def play(folder: Path, seconds: float, rate: float, changes: int) -> tuple[Scene, Outcome]:
-    """Everything, in a cluster that runs. Raises `Misrouted`."""
+async def play(
+    folder: Path, seconds: float, rate: float, changes: int, kinds: Sequence[str] = DISTURBANCES
+) -> tuple[Scene, Outcome]:
+    """Everything, in a cluster that runs, until the time is over and all has happened. Raises `Misrouted`, `TooBusy`."""
     client = Client(HttpTransport(load_config(folder / "kubeconfig")), clock=SystemClock(), rng=random.Random(1))
     scene, outcome = Scene(folder, client, seconds / changes), Outcome()
     try:
@@ -284,18 +293,19 @@ async def play(folder: Path, seconds: float, rate: float, changes: int) -> tuple
         end = scene.started + seconds
 
         def over() -> bool:
-            return time.monotonic() > end and scene.changes >= changes
+            happened = scene.changes >= changes and scene.disturbances >= len(kinds)
+            return time.monotonic() > end and happened
 
         loading = asyncio.ensure_future(
             load(addresses, ["", GROUP_KEY, SANDBOX_KEY], scene.expected, rate, over, outcome)
         )
-        work = (move_group(scene), come_and_go(scene), disturb(scene, seconds / DISTURBANCES))
+        work = (move_group(scene), come_and_go(scene), disturb(scene, kinds, seconds / 3 / len(kinds)))
         happening = [asyncio.ensure_future(each) for each in work]
         await asyncio.wait([loading, *happening], return_when=asyncio.FIRST_COMPLETED)
         for task in happening:
             task.cancel()
         ended = await asyncio.gather(*happening, return_exceptions=True)
-        end, changes = 0.0, 0
+        end, changes, kinds = 0.0, 0, ()
         await loading
     finally:
         await client.close()
@@ -336,7 +346,7 @@ def run() -> list[Table]:
         f"{sent:,}",
         ", ".join(f"{outcome.sent[kind]:,} {kind}" for kind in KINDS),
         f"{scene.changes:,}",
-        str(sum(1 for line in scene.story if line.endswith(("apply: done", "roll: done", "kill: done")))),
+        str(scene.disturbances),
         str(len(outcome.wrong)),
         f"{ordered[len(ordered) // 2] * 1e3:.1f} / {ordered[int(len(ordered) * 0.99)] * 1e3:.1f}",
         f"{outcome.late:.2f}",
