@@ -12,8 +12,9 @@ from sandlane.routing.table import ServiceBackend
 from sandlane.world.records import EndpointSlice, ServicePort
 from sandlane.world.world import World
 
-TO_HEADER = "x-sandlane-internal-to"
-"""Set by a fork's route: the endpoint that shall have the request. Removed on the way to it."""
+TO_HEADER = "x-envoy-retriable-header-names"
+"""Set by a fork's route: the endpoint that shall have the request. Of Envoy's own headers, because its router takes those out by itself
+once it has a host; one with a meaning only for requests that are tried again, which these are not."""
 FORK_CLUSTERS = 8
 UNLIMITED: Config = {
     "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 1_000_000)]
@@ -59,17 +60,6 @@ def forks_cluster(shard: int) -> str:
 
 def fork_clusters() -> list[Config]:
     """The shared clusters: each sends a request to the endpoint that `TO_HEADER` names."""
-    remove = {
-        "name": "envoy.filters.http.header_mutation",
-        "typed_config": {
-            "@type": EXTENSION + "filters.http.header_mutation.v3.HeaderMutation",
-            "mutations": {"request_mutations": [{"remove": TO_HEADER}]},
-        },
-    }
-    codec = {
-        "name": "envoy.filters.http.upstream_codec",
-        "typed_config": {"@type": EXTENSION + "filters.http.upstream_codec.v3.UpstreamCodec"},
-    }
     return [
         {
             "name": forks_cluster(number),
@@ -79,7 +69,7 @@ def fork_clusters() -> list[Config]:
             "cleanup_interval": "60s",
             "original_dst_lb_config": {"use_http_header": True, "http_header_name": TO_HEADER},
             "circuit_breakers": UNLIMITED,
-            "typed_extension_protocol_options": {_HTTP: _AS_IT_CAME | {"http_filters": [remove, codec]}},
+            "typed_extension_protocol_options": {_HTTP: _AS_IT_CAME},
         }
         for number in range(FORK_CLUSTERS)
     ]

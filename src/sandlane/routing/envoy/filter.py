@@ -22,6 +22,7 @@ INTERNAL_HEADERS = (KEY_HEADER, BASELINE_HEADER, PROTO_HEADER)
 SEPARATOR = "|"
 
 _SOURCE = """
+collectgarbage("setpause", 400)
 local members = {NAMES}
 local whole = {WHOLE}
 local parameter = PARAMETER

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from sandlane.routing.envoy.clusters import PRESERVE_CASE, TO_HEADER
+from sandlane.routing.envoy.clusters import PRESERVE_CASE
 from sandlane.routing.envoy.encode import EXTENSION, Config, socket
-from sandlane.routing.envoy.filter import BASELINE_HEADER, PROTO_HEADER, lua
+from sandlane.routing.envoy.filter import BASELINE_HEADER, KEY_HEADER, PROTO_HEADER, lua
 from sandlane.routing.envoy.probe import probe_log
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
 from sandlane.routing.envoy.tunnel_clusters import own_replies, whole_connections
@@ -78,8 +78,15 @@ def _udp(front: FrontDoor, name: str, address: str) -> Config:
 
 
 def _first(front: FrontDoor) -> Config:
-    """What happens to a request's headers before anything else: ours are set, whatever the client sent."""
-    values = {BASELINE_HEADER: front.baseline.name, PROTO_HEADER: "%REQ(X-FORWARDED-PROTO)%"}
+    """What happens to a request's headers before anything else: ours are set, whatever the client sent.
+
+    A request that asks who serves it names a shard at once, any one: its routes switch the filter on that answers.
+    """
+    values = {
+        BASELINE_HEADER: front.baseline.name,
+        PROTO_HEADER: "%REQ(X-FORWARDED-PROTO)%",
+        KEY_HEADER: f"%REQ({DEBUG_HEADER})%",
+    }
     appended = [
         {"append": {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
         for key, value in values.items()
@@ -88,7 +95,7 @@ def _first(front: FrontDoor) -> Config:
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": EXTENSION + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [{"remove": TO_HEADER}, *appended],
+            "mutations": appended,
         },
     }
 
@@ -138,41 +145,17 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
 
 
 def _served_by() -> Config:
-    """Names who served the request in its answer, for requests that ask; for all others it is not there."""
+    """Names who served the request in its answer, for requests that ask: all others have no route yet when their filters are made,
+    which leaves this one off, at no cost."""
+    header = {
+        "header": {"key": SERVED_BY, "value": "%ROUTE_NAME%"},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
     names = {
         "@type": EXTENSION + "filters.http.header_mutation.v3.HeaderMutation",
-        "mutations": {
-            "response_mutations": [
-                {
-                    "append": {
-                        "header": {"key": SERVED_BY, "value": "%ROUTE_NAME%"},
-                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                    }
-                }
-            ]
-        },
+        "mutations": {"response_mutations": [{"append": header}]},
     }
-    skip = {"name": "skip", "typed_config": {"@type": _MATCHING + "matcher.action.v3.SkipFilter"}}
-    header = {
-        "name": "asked",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-            "header_name": DEBUG_HEADER,
-        },
-    }
-    asked = {"single_predicate": {"input": header, "value_match": {"safe_regex": {"google_re2": {}, "regex": ".*"}}}}
-    not_asked = {"predicate": {"not_matcher": asked}, "on_match": {"action": skip}}
-    return {
-        "name": "served-by",
-        "typed_config": {
-            "@type": EXTENSION + "common.matching.v3.ExtensionWithMatcher",
-            "xds_matcher": {"matcher_list": {"matchers": [not_asked]}},
-            "extension_config": {"name": "envoy.filters.http.header_mutation", "typed_config": names},
-        },
-    }
-
-
-_MATCHING = EXTENSION + "filters.common."
+    return {"name": SERVED_BY, "typed_config": names, "disabled": True}
 
 
 def _access_log(which: str, door: str) -> list[Config]:

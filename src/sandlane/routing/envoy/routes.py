@@ -21,8 +21,9 @@ from sandlane.routing.table import Door, FrontDoor, Override, RoutingKey, Servic
 from sandlane.routing.tunnels import REASON_HEADER
 
 DEBUG_HEADER = "x-sandlane-debug"
-"""A request with this header is told in `SERVED_BY` who served it."""
+"""A request with this header, whose value is 1, is told in `SERVED_BY` who served it."""
 SERVED_BY = "x-sandlane-served-by"
+"""Also the name of the filter that says it."""
 NOT_READY = "fork-not-ready"
 _RETRY = {
     "retry_on": "connect-failure,refused-stream",
@@ -97,6 +98,9 @@ _BASELINE = json_format.ParseDict(
 
 def _shard_template() -> Any:
     message = route_pb2.RouteConfiguration(request_headers_to_remove=INTERNAL_HEADERS)
+    switched_on = route_components_pb2.FilterConfig()
+    switched_on.config.SetInParent()
+    message.typed_per_filter_config[SERVED_BY].Pack(switched_on)
     host = message.virtual_hosts.add(name="all", domains=["*"], request_headers_to_remove=["x-forwarded-proto"])
     _set_header(host.request_headers_to_add.add(), "x-forwarded-proto", f"%REQ({PROTO_HEADER})%")
     return message
