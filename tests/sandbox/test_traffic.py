@@ -39,13 +39,13 @@ def out(selected: Object, *peers: Object, name: str = "out", ports: Any = None) 
     return policy(name, "Egress", selected, rule)
 
 
-def found(*policies: Object, kept: str = "^none$") -> tuple[str, str]:
+def found(*policies: Object, kept: str = "^none$", **spec: Any) -> tuple[str, str]:
     """What blocks the requests, and what the fork is cut off from, each as the policy's name."""
     obj = sandbox("new-eta", fork() | {"preservedLabels": [kept]})
     obj["metadata"]["uid"] = "u"
     labels = {"metadata": {"labels": {"app": "route", "team": "eta"}}}
     base = deployment(template=deployment()["spec"]["template"] | labels)
-    world = World.of([obj, base, service(), *policies])
+    world = World.of([obj, base, service(**spec), *policies])
     own = world.sandboxes.list()[0]
     plan = make_plan(world, own)
     problems = [blocked(world, own, plan), cut_off(world, own, plan)]
@@ -54,6 +54,7 @@ def found(*policies: Object, kept: str = "^none$") -> tuple[str, str]:
     return blocking, cutting
 
 
+PORTS = [{"port": 8083}]
 DENY_IN, DENY_OUT = policy("deny", "Ingress", ANYONE), policy("deny", "Egress", ANYONE)
 CASES: dict[str, tuple[list[Object], tuple[str, str]]] = {
     "none": ([], ("", "")),
@@ -92,3 +93,12 @@ def test_a_kept_label_helps() -> None:
     team = {"podSelector": {"matchLabels": {"team": "eta"}}}
     assert found(into(DATABASE, team, name="db")) == ("", "db")
     assert found(into(DATABASE, team, name="db"), kept="^team$") == ("", "")
+
+
+def test_ports_that_no_request_with_a_key_comes_through_do_not_matter() -> None:
+    """Where no router ever sends the fork anything, a policy that keeps routers out is in nobody's way."""
+    raw = [{"name": "raw", "port": 81, "targetPort": 9000, "appProtocol": "tcp"}]
+    assert found(DENY_IN)[0] == "deny"
+    assert found(DENY_IN, ports=raw)[0] == ""
+    assert found(DENY_IN, clusterIP="None")[0] == ""
+    assert found(DENY_IN, into(FORKS, ROUTER, ports=PORTS), ports=[*raw, {"port": 80, "targetPort": "http"}])[0] == ""

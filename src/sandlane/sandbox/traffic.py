@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandlane.api import reasons
 from sandlane.api.labels import ROUTER_PODS
 from sandlane.routing.barriers import barrier, declared, named
+from sandlane.routing.build import not_routable, protocol
 from sandlane.sandbox.plan import Plan, PlannedFork, Problem
 from sandlane.world.policies import Party, Way, blocks_egress, blocks_ingress, lost_peer, lost_way
 from sandlane.world.records import Sandbox
@@ -21,6 +22,8 @@ def blocked(world: World, sandbox: Sandbox, plan: Plan) -> Problem | None:
         pods = _pods(fork, namespace)
         for override in fork.overrides:
             for port, target in override.ports:
+                if not_routable(override.service) or protocol(port) in ("tcp", "udp"):
+                    continue  # no router sends the fork any request of it
                 reached = declared(fork.ports, target, port.protocol)
                 if (policy := blocks_ingress(world, pods, reached, router)) is not None:
                     what = (
@@ -37,7 +40,7 @@ def barred(world: World, plan: Plan) -> Problem | None:
     """A NetworkPolicy because of which a Service of a baseline will not be turned to the router."""
     services = {override.service.metadata.key: override.service for fork in plan.forks for override in fork.overrides}
     for key in sorted(services):
-        if why := barrier(world, services[key]):
+        if not not_routable(services[key]) and (why := barrier(world, services[key])):
             return Problem(reasons.POLICY_BLOCKS_TRAFFIC, why)
     return None
 
