@@ -26,6 +26,10 @@ class Strategy(Protocol):
     def allows_create_on_update(self) -> bool:
         """Whether a PUT of a name that does not exist creates it."""
 
+    @property
+    def blank(self) -> Object:
+        """An object of the kind that says nothing: what is always there."""
+
     def prune(self, obj: Object) -> list[str]:
         """Bring `obj` into stored form; the paths of unknown fields that were dropped."""
 

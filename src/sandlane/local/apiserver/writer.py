@@ -1,6 +1,7 @@
 """Writing: the pipeline of create, update, patch and apply, and what every write has in common.
 
-Order: decode, fields, mutating admission, defaults, preparation, validation, validating admission, addresses, managedFields, store.
+Order: decode, fields, defaults, managedFields, mutating admission, preparation, validation, validating admission, addresses, store.
+What admission and the server decide themselves nobody manages.
 An update is tried again when somebody else wrote in between, unless the caller named a resourceVersion.
 """
 
@@ -135,6 +136,8 @@ class Writer:
         name = obj["metadata"].get("name", "")
         write.name = write.name or name
         type_.strategy.default(obj)
+        if write.verb != "apply":
+            await self._track(write, None, obj)
         self.limits.default(type_, obj, write.namespace)
         obj = await self._mutated(write, "CREATE", obj, None)
         type_.strategy.prepare_create(obj, self)
@@ -156,8 +159,6 @@ class Writer:
                     {"name": name, "kind": resource.plural} | ({"group": resource.group} if resource.group else {}),
                 )
             raise already_exists(resource.group, resource.plural, name)
-        if write.verb != "apply":
-            await self._track(write, None, obj)
         return await self._put(write, key, obj, None)
 
     # -- update -----------------------------------------------------------------------------------------
@@ -195,6 +196,8 @@ class Writer:
         elif write.subresource not in ("", "scale", "finalize", "approval", *POD_ACTIONS):
             raise bad_request(f"{write.subresource} cannot be changed")
         type_.strategy.default(new)
+        if write.verb != "apply":
+            await self._track(write, old, new)
         new = await self._mutated(write, "UPDATE", new, old)
         if write.subresource in ("", "scale"):
             type_.strategy.prepare_update(new, old, self)
@@ -212,8 +215,6 @@ class Writer:
         await self.admission.validate(write, "UPDATE", new, old)
         if write.subresource in ("", "resize") and not new["metadata"].get("deletionTimestamp"):
             self.limits.check(type_, new, old, write.namespace)
-        if write.verb != "apply":
-            await self._track(write, old, new)
         new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")
         if meta.is_gone(type_, new):
             gone = await self._remove(write, key, copy_json(old), stored.version)  # watchers see it as it was
@@ -367,7 +368,13 @@ class Writer:
         type_ = write.type_
         version, now = type_.resource.api_version, timestamp(self.clock.now())
         return managers.Change(
-            write.manager, version, write.subresource, now, self._reset_fields(write), not type_.custom
+            write.manager,
+            version,
+            write.subresource,
+            now,
+            self._reset_fields(write),
+            not type_.custom,
+            type_.strategy.blank,
         )
 
     async def _put(self, write: Write, key: Key, obj: Object, expected: int | None) -> Object:

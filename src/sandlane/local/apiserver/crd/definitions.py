@@ -142,6 +142,12 @@ class DefinitionStrategy:
         self._builtin = builtin
         self._definitions = definitions
 
+    @property
+    def blank(self) -> Object:
+        """As a built-in kind."""
+        blank: Object = self._builtin.blank
+        return blank
+
     def prune(self, obj: Object) -> list[str]:
         """As a built-in kind."""
         return list(self._builtin.prune(obj))

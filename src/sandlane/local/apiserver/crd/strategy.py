@@ -31,6 +31,11 @@ class CustomStrategy:
         self._schema = schema
         self._status = status
 
+    @property
+    def blank(self) -> Object:
+        """Nothing is always there."""
+        return {}
+
     def prune(self, obj: Object) -> list[str]:
         """Drop unknown fields; their paths. Raises `DecodeError` for metadata that is none."""
         metadata = obj.get("metadata")

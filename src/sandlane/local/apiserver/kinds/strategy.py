@@ -69,6 +69,11 @@ class BuiltinStrategy:
         """Whether a PUT of a name that does not exist creates it."""
         return self.rules.create_on_update
 
+    @property
+    def blank(self) -> Object:
+        """An object of the kind that says nothing; not to be changed."""
+        return _blank(self.definition)
+
     def prune(self, obj: Object) -> list[str]:
         """Bring `obj` into the form in which it is kept; the paths of the fields that were dropped as unknown.
 
@@ -89,7 +94,7 @@ class BuiltinStrategy:
         if self.rules.generation:
             obj["metadata"]["generation"] = 1
         if self.rules.status and self.rules.resets_status:
-            obj["status"] = copy_json(_blank_status(self.definition))
+            obj["status"] = copy_json(self.blank.get("status") or {})
         self.rules.prepare_create(obj)
 
     def allocate(self, obj: Object, old: Object | None, context: Context) -> None:
@@ -137,10 +142,8 @@ class BuiltinStrategy:
 
 
 @cache
-def _blank_status(definition: str) -> Object:
-    """The status of an object that nobody has looked at yet: numbers that are always shown are 0."""
-    status: Object = conform({}, definition)[0].get("status") or {}
-    return status
+def _blank(definition: str) -> Object:
+    return conform({}, definition)[0]
 
 
 def _dig(obj: Object, path: str) -> Any:

@@ -24,10 +24,6 @@ from sandlane.local.apiserver.schema import Schema
 
 _ABSENT: Any = object()
 _METADATA = "f:metadata"
-_BY_VALUE = frozenset(
-    {"metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "loadBalancer"}
-)
-"""Structs that upstream's types hold by value: they are always there, so nobody adds or removes them."""
 
 
 @dataclass(frozen=True)
@@ -44,62 +40,60 @@ class Comparison:
         return self.added | self.modified
 
 
-def compare(old: Any, new: Any, schema: Schema | None, *, typed: bool) -> Comparison:
-    """What differs. `typed`: the kind has a Go type upstream (a built-in kind), whose structs are always there."""
-    walker = _Walker(typed)
+def compare(old: Any, new: Any, schema: Schema | None) -> Comparison:
+    """What differs. A new object of a built-in kind is compared with a blank one, whose structs are always there."""
+    walker = _Walker()
     walker.compare(old, new, schema, ())
     return Comparison(frozenset(walker.added), frozenset(walker.modified), frozenset(walker.removed))
 
 
-def fields_of_new(obj: Object, schema: Schema | None, *, typed: bool, status: bool) -> Object:
-    """The `FieldsV1` of what a new object brings: what comparing it with nothing finds. `status`: whether that counts."""
+def fields_of_new(obj: Object, schema: Schema | None, blank: Object, *, status: bool) -> Object:
+    """The `FieldsV1` of what a new object brings: what comparing it with a blank one finds. `status`: whether that counts."""
     made: Object = {}
     for name in sorted(obj):
         if name == "metadata":
             below = {key: value for key, value in obj[name].items() if (_METADATA, f"f:{key}") not in STRIPPED}
-            found = _new_map(below, child_schema(schema, name), typed)
+            found = _new_map(below, child_schema(schema, name), blank.get(name) or {})
             if found:
                 made[_METADATA] = found
         elif name not in ("apiVersion", "kind") and (status or name != "status"):
-            made[f"f:{name}"] = _new_fields(obj[name], child_schema(schema, name), typed, typed and name in _BY_VALUE)
+            made |= _new_map({name: obj[name]}, schema, blank)
     return made
 
 
-def _new_fields(value: Any, schema: Schema | None, typed: bool, by_value: bool) -> Object:
+def _new_fields(value: Any, schema: Schema | None, blank: Any) -> Object:
     """What is below one path that is new; with `.` where the path is a member itself."""
     if not value:
         return {}
     if isinstance(value, dict):
         if not is_granular_map(value, schema):
             return {}
-        made = _new_map(value, schema, typed)
+        made = _new_map(value, schema, _of(dict, blank))
     elif isinstance(value, list) and list_kind(schema) in ("set", "map"):
         items = schema.items if schema is not None and list_kind(schema) == "map" else None
         elements = {item_element(item, schema): item for item in value}
-        made = {element: _new_fields(elements[element], items, typed, False) for element in sorted(elements)}
+        made = {element: _new_fields(elements[element], items, _ABSENT) for element in sorted(elements)}
     else:
         return {}
-    return made if by_value else {".": {}, **made}
+    return {".": {}, **made} if blank is _ABSENT else made
 
 
-def _new_map(value: dict[str, Any], schema: Schema | None, typed: bool) -> Object:
-    required = schema.required if schema is not None and typed else ()
-    return {
-        f"f:{name}": _new_fields(
-            value[name], child_schema(schema, name), typed, typed and (name in _BY_VALUE or name in required)
-        )
-        for name in sorted(value)
-    }
+def _new_map(value: dict[str, Any], schema: Schema | None, blank: dict[str, Any]) -> Object:
+    made: Object = {}
+    for name in sorted(value):
+        before = blank.get(name, _ABSENT)
+        if before is _ABSENT or not equal_json(value[name], before):
+            made[f"f:{name}"] = _new_fields(value[name], child_schema(schema, name), before)
+    return made
 
 
 class _Walker:
-    def __init__(self, typed: bool) -> None:
-        self._typed = typed
+    def __init__(self) -> None:
         self.added: set[Path] = set()
         self.modified: set[Path] = set()
         self.removed: set[Path] = set()
 
-    def compare(self, old: Any, new: Any, schema: Schema | None, at: Path, by_value: bool = False) -> None:
+    def compare(self, old: Any, new: Any, schema: Schema | None, at: Path) -> None:
         """Compare what is at one path; `_ABSENT` for nothing."""
         if type(old) is type(new) and old == new:
             return
@@ -115,17 +109,15 @@ class _Walker:
             self._maps(_of(dict, old), _of(dict, new), schema, at)
         else:
             self._lists(_of(list, old), _of(list, new), schema, at)
-        if old is _ABSENT and not by_value:
+        if old is _ABSENT:
             self.added.add(at)
-        elif new is _ABSENT and not by_value:
+        elif new is _ABSENT:
             self.removed.add(at)
 
     def _maps(self, old: dict[str, Any], new: dict[str, Any], schema: Schema | None, at: Path) -> None:
-        required = schema.required if schema is not None and self._typed else ()
         for name in old.keys() | new.keys():
-            by_value = self._typed and (name in _BY_VALUE or name in required)
             below = child_schema(schema, name)
-            self.compare(old.get(name, _ABSENT), new.get(name, _ABSENT), below, (*at, f"f:{name}"), by_value)
+            self.compare(old.get(name, _ABSENT), new.get(name, _ABSENT), below, (*at, f"f:{name}"))
 
     def _lists(self, old: list[Any], new: list[Any], schema: Schema | None, at: Path) -> None:
         items = schema.items if schema is not None and list_kind(schema) == "map" else None

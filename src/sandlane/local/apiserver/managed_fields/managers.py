@@ -6,7 +6,7 @@ Pure but for conversion: what a manager wrote in another version is compared in 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
@@ -55,7 +55,9 @@ class Manager:
 
 @dataclass(frozen=True)
 class Change:
-    """Who writes, through which door, when. `reset`: what cannot be written through it; `typed`: a built-in kind."""
+    """Who writes, through which door, when. `reset`: what cannot be written through it; `typed`: a built-in kind;
+    `blank`: an object of the kind that says nothing.
+    """
 
     manager: str
     api_version: str
@@ -63,6 +65,7 @@ class Change:
     now: str
     reset: FieldSet = frozenset()
     typed: bool = True
+    blank: Object = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ async def on_update(old: Object | None, new: Object, versions: Versions, change:
         _on_create(new, versions.schema(change.api_version), change)
         return
     managers = await _known(old, versions, change) if old is not None else []
-    found = await _comparisons(old if old is not None else {}, new, managers, versions, change)
+    found = await _comparisons(old if old is not None else change.blank, new, managers, versions, change)
     compared = found[change.api_version]
     mine = Manager(change.manager, UPDATE, change.api_version, change.subresource, time=change.now)
     previous = next((entry for entry in managers if entry.identity == mine.identity), None)
@@ -189,7 +192,7 @@ async def on_update(old: Object | None, new: Object, versions: Versions, change:
 
 def _on_create(new: Object, schema: Schema | None, change: Change) -> None:
     """The most frequent case: one manager, of everything."""
-    fields = fields_of_new(new, schema, typed=change.typed, status=not change.reset)
+    fields = fields_of_new(new, schema, change.blank, status=not change.reset)
     new["metadata"].pop("managedFields", None)
     if fields:
         new["metadata"]["managedFields"] = [
@@ -206,7 +209,7 @@ async def apply(live: Object | None, applied: Object, versions: Versions, change
     base = without_managers(live) if live is not None else {}
     managers = await _known(live, versions, change) if live is not None else []
     if live is not None and not managers:
-        everything = compare({}, base, schema, typed=change.typed).added - STRIPPED
+        everything = compare(change.blank, base, schema).changed - STRIPPED
         managers = [Manager(BEFORE_FIRST_APPLY, UPDATE, change.api_version, "", everything, change.now)]
     mine = Manager(change.manager, APPLY, change.api_version, change.subresource, wanted, change.now)
     previous = next((entry for entry in managers if _same_applier(entry, mine)), None)
@@ -251,7 +254,7 @@ async def _comparisons(
 
 def _compared(old: Object, new: Object, schema: Schema | None, change: Change) -> Comparison:
     """What a write changes, without what nobody manages and what this kind of write cannot change."""
-    found = compare(old, new, schema, typed=change.typed)
+    found = compare(old, new, schema)
     return Comparison(
         *(_without(paths - STRIPPED, change.reset) for paths in (found.added, found.modified, found.removed))
     )
@@ -290,7 +293,7 @@ def _fields(obj: Object, schema: Schema | None) -> FieldSet:
     try:
         return frozenset(fields_of(obj, schema))
     except DuplicateKey:
-        return compare({}, obj, schema, typed=False).added
+        return compare({}, obj, schema).added
 
 
 def _left_by_kubectl(conflicts: list[ManagerConflict], live: Object, schema: Schema | None, change: Change) -> bool:
