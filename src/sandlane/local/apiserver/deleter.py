@@ -19,7 +19,9 @@ from sandlane.local.apiserver.writer import ATTEMPTS, Write, Writer
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 PROTECTED = ("default", "kube-system", "kube-public")
 _RETURNED = {("", "pods"), ("", "services"), ("", "serviceaccounts"), ("", "persistentvolumeclaims"),
-             ("", "persistentvolumes"), ("", "podtemplates"), ("", "resourcequotas"), ("", "replicationcontrollers")}  # fmt: skip
+             ("", "persistentvolumes"), ("", "podtemplates"), ("", "resourcequotas"), ("", "replicationcontrollers"),
+             ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csidrivers"), ("storage.k8s.io", "csinodes"),
+             ("storage.k8s.io", "volumeattachments")}  # fmt: skip
 _POLICIES = ("Background", "Foreground", "Orphan")
 
 

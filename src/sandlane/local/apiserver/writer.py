@@ -344,7 +344,7 @@ class Writer:
     def _refuse(self, type_: ResourceType, obj: Object, errors: list[FieldError]) -> None:
         if errors:
             name = obj["metadata"].get("name", "") or obj["metadata"].get("generateName", "")
-            raise invalid(type_.resource.group, type_.resource.kind, name, errors)
+            raise invalid(type_.storage_key[0], type_.resource.kind, name, errors)
 
     def _allocate(self, type_: ResourceType, obj: Object, old: Object | None) -> None:
         try:

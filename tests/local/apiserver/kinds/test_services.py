@@ -52,7 +52,11 @@ def test_addresses_are_unique_until_they_run_out(server: Any, make: Any) -> None
     assert len(given) == 6
     with pytest.raises(AddressError, match="range is full"):
         server.create(make("v1", "Service", "more", spec={"ports": [{"port": 80}]}))
-    for wanted, text in (("10.96.0.1", "already allocated"), ("10.97.0.1", "valid range"), ("x", "must be a valid IP")):
+    for wanted, text in (
+        ("10.96.0.1", "already allocated"),
+        ("10.97.0.1", "current range"),
+        ("x", "must be a valid IP"),
+    ):
         with pytest.raises(AddressError, match=text):
             server.create(make("v1", "Service", "own", spec={"clusterIP": wanted, "ports": [{"port": 80}]}))
 

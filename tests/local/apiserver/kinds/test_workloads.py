@@ -57,7 +57,7 @@ def test_generation_rises_with_the_spec(server: Any, make: Any) -> None:
             {"strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": "0%"}}},
             [("spec.strategy.rollingUpdate.maxUnavailable", "Invalid")],
         ),
-        ({"strategy": {"type": "Odd"}}, [("spec.strategy.type", "NotSupported")]),
+        ({"strategy": {"type": "Odd"}}, [("spec.strategy", "NotSupported")]),
         ({"progressDeadlineSeconds": 5, "minReadySeconds": 5}, [("spec.progressDeadlineSeconds", "Invalid")]),
     ],
 )
@@ -101,7 +101,7 @@ def test_containers_are_there_and_unique(server: Any, make: Any) -> None:
     assert causes(errors) == [("spec.containers", "Required")]
     same = {"name": "a", "image": "i"}
     _, errors = server.try_create(make("v1", "Pod", spec={"initContainers": [dict(same)], "containers": [dict(same)]}))
-    assert causes(errors) == [("spec.containers[0].name", "Duplicate")]
+    assert causes(errors) == [("spec.initContainers[0].name", "Duplicate")]
 
 
 def test_pod_is_prepared(server: Any, make: Any) -> None:

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import path_segment
+
+_SUBJECTS = ("ServiceAccount", "User", "Group")
 
 
 def _unset(target: Object, key: str, value: Any) -> None:
@@ -62,15 +64,17 @@ def check_role_binding(faults: Faults, obj: Object) -> None:
         at = f"subjects[{index}]"
         if not subject.get("name"):
             faults.required(f"{at}.name")
-        faults.one_of(f"{at}.kind", subject.get("kind"), ("Group", "ServiceAccount", "User"), required=True)
-        if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
+        if subject.get("kind") not in _SUBJECTS:
+            faults.not_supported(f"{at}.kind", subject.get("kind", ""), _SUBJECTS)
+        bare = subject.get("kind") == "ServiceAccount" and not subject.get("namespace")
+        if bare and not obj["metadata"].get("namespace"):
             faults.required(f"{at}.namespace")
 
 
 def check_role_binding_update(faults: Faults, new: Object, old: Object) -> None:
     """The role of a binding may not change."""
     if not equal_json(new.get("roleRef"), old.get("roleRef")):
-        faults.invalid("roleRef", new.get("roleRef"), "cannot change roleRef")
+        faults.invalid("roleRef", go_struct(new.get("roleRef") or {}, "APIGroup kind name"), "cannot change roleRef")
 
 
 def check_lease(faults: Faults, obj: Object) -> None:
@@ -96,7 +100,10 @@ def _check_event_namespace(faults: Faults, obj: Object, field: str) -> None:
 
 def check_event(faults: Faults, obj: Object) -> None:
     """An Event of events.k8s.io: time, reporter, action, reason and type are required."""
-    for field in ("eventTime", "reportingController", "reportingInstance", "action", "reason"):
+    if not obj.get("eventTime"):
+        faults.required("eventTime")
+        return
+    for field in ("reportingController", "reportingInstance", "action", "reason"):
         if not obj.get(field):
             faults.required(field)
     if obj.get("type") not in ("Normal", "Warning"):

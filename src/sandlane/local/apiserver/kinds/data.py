@@ -7,7 +7,7 @@ from typing import Any
 from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import check_selector
 
 
@@ -119,15 +119,21 @@ def check_disruption_budget(faults: Faults, obj: Object) -> None:
     """A PodDisruptionBudget sets one of its two limits."""
     spec = obj["spec"]
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        faults.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+        shown = "minAvailable selector maxUnavailable unhealthyPodEvictionPolicy"
+        shown_spec = go_struct(spec, shown) | {"Selector": spec.get("selector")}
+        faults.invalid("spec", shown_spec, "minAvailable and maxUnavailable cannot be both set")
     for key in ("minAvailable", "maxUnavailable"):
         value = spec.get(key)
         if isinstance(value, int):
             faults.non_negative(f"spec.{key}", value)
         elif isinstance(value, str) and not value.removesuffix("%").isdecimal():
-            faults.invalid(
-                f"spec.{key}", value, "a valid percent string must be a numeric string followed by an ending '%'"
+            text = (
+                "a valid percent string must be a numeric string followed by an ending '%' "
+                "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
             )
+            faults.invalid(f"spec.{key}", value, text)
+    policy = spec.get("unhealthyPodEvictionPolicy")
+    faults.one_of("spec.unhealthyPodEvictionPolicy", policy, ("AlwaysAllow", "IfHealthyBudget"))
     check_selector(faults, spec.get("selector"), "spec.selector")
 
 
@@ -190,6 +196,47 @@ def check_autoscaler(faults: Faults, obj: Object) -> None:
     for key in ("kind", "name"):
         if not target.get(key):
             faults.required(f"spec.scaleTargetRef.{key}")
+    if not target.get("apiVersion", "").partition("/")[1] and "metrics" in spec:
+        text = "apiVersion must specify API group"
+        faults.invalid("spec.scaleTargetRef.apiVersion", target.get("apiVersion", ""), text)
+    for index, metric in enumerate(spec.get("metrics") or []):
+        _check_metric(faults, metric, f"spec.metrics[{index}]")
+
+
+_SOURCES = ("object", "pods", "resource", "containerResource", "external")
+
+
+def _check_metric(faults: Faults, metric: Object, at: str) -> None:
+    kind = metric.get("type", "")
+    if kind not in ("ContainerResource", "External", "Object", "Pods", "Resource"):
+        kinds = ("ContainerResource", "External", "Object", "Pods", "Resource")
+        faults.not_supported(f"{at}.type", kind, kinds)
+        return
+    name = kind[0].lower() + kind[1:]
+    for other in _SOURCES:
+        if other in metric and other != name:
+            faults.forbidden(f"{at}.{other}", "may only be specified when `type` is {kind}")
+    source = metric.get(name)
+    if source is None:
+        faults.required(f"{at}.{name}", "must populate information for the given metric source")
+        return
+    if name in ("resource", "containerResource") and not source.get("name"):
+        faults.required(f"{at}.{name}.name", "must specify a resource name")
+    target = source.get("target") or {}
+    where = f"{at}.{name}.target"
+    if not target.get("type"):
+        faults.required(f"{where}.type", "must specify a metric target type")
+    elif target["type"] not in ("Utilization", "Value", "AverageValue"):
+        faults.invalid(f"{where}.type", target["type"], "must be either Utilization, Value, or AverageValue")
+    if name in ("resource", "containerResource"):
+        if target.get("averageUtilization") is not None and target.get("averageValue") is not None:
+            text = "may not set both a target raw value and a target utilization"
+            faults.forbidden(f"{where}.averageValue", text)
+        elif target.get("averageUtilization") is None and target.get("averageValue") is None:
+            text = "must set either a target raw value or a target utilization"
+            faults.required(f"{where}.averageUtilization", text)
+        elif target.get("averageUtilization") is not None and target["averageUtilization"] < 1:
+            faults.invalid(f"{where}.averageUtilization", target["averageUtilization"], "must be greater than 0")
 
 
 def check_quota(faults: Faults, obj: Object) -> None:
@@ -197,6 +244,28 @@ def check_quota(faults: Faults, obj: Object) -> None:
     for name, text in ((obj.get("spec") or {}).get("hard") or {}).items():
         if parse_quantity(text) < 0:
             faults.invalid(f"spec.hard[{name}]", text, "must be greater than or equal to 0")
+
+
+def check_limit_range(faults: Faults, obj: Object) -> None:
+    """The limits of a LimitRange do not contradict each other."""
+    for index, limit in enumerate((obj.get("spec") or {}).get("limits") or []):
+        at, bounds = (
+            f"spec.limits[{index}]",
+            [limit.get(key) or {} for key in ("min", "max", "default", "defaultRequest")],
+        )
+        for name in sorted({name for each in bounds for name in each}):
+            low, high, default, request = (each.get(name) for each in bounds)
+            for field, shown, less, more, texts in (
+                ("min", low, low, high, ("min value", "max value")),
+                ("defaultRequest", request, low, request, ("min value", "default request value")),
+                ("defaultRequest", request, request, high, ("default request value", "max value")),
+                ("defaultRequest", request, request, default, ("default request value", "default limit value")),
+                ("default", low, low, default, ("min value", "default value")),
+                ("default", high, default, high, ("default value", "max value")),
+            ):
+                if less is not None and more is not None and parse_quantity(less) > parse_quantity(more):
+                    text = f"{texts[0]} {less} is greater than {texts[1]} {more}"
+                    faults.invalid(f"{at}.{field}[{name}]", shown, text)
 
 
 def default_limit_range(obj: Object) -> None:

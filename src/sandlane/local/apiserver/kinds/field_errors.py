@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from sandlane.kube.resource import Object
+
 MIN_ZERO = "must be greater than or equal to 0"
 IMMUTABLE = "field is immutable"
 
@@ -59,6 +61,25 @@ def _show(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def go_struct(value: Object, fields: str) -> Object:
+    """A struct as messages show it: all its `fields` (their names with a small first letter), by the names of Go."""
+    return {_go_name(name): _by_go_names(value.get(_json_name(name))) for name in fields.split()}
+
+
+def _go_name(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _json_name(name: str) -> str:
+    return "seLinuxOptions" if name == "SELinuxOptions" else "apiGroup" if name == "APIGroup" else name
+
+
+def _by_go_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_go_name(name): _by_go_names(each) for name, each in value.items()}
+    return value
+
+
 class Faults:
     """The faults of one object, in the order in which they are found."""
 
@@ -75,8 +96,8 @@ class Faults:
         self.errors.append(FieldError("FieldValueRequired", field, None, detail))
 
     def not_supported(self, field: str, value: Any, supported: Iterable[str]) -> None:
-        """A value that is not one of a few."""
-        detail = "supported values: " + ", ".join(f'"{each}"' for each in sorted(supported))
+        """A value that is not one of a few, which are named in their order."""
+        detail = "supported values: " + ", ".join(f'"{each}"' for each in supported)
         self.errors.append(FieldError("FieldValueNotSupported", field, value, detail))
 
     def duplicate(self, field: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", re.ASC
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
+_WILDCARD = re.compile(r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _CONFIG_KEY = re.compile(r"[-._a-zA-Z0-9]+", re.ASCII)
 _PORT_NAME = re.compile(r"[-a-z0-9]+", re.ASCII)
 _ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*|[ -<>-~]+", re.ASCII)
@@ -82,7 +84,7 @@ def qualified_name(value: str) -> list[str]:
     prefix, slash, name = value.rpartition("/")
     if slash and "/" in prefix:
         text = (
-            "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and "
+            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and "
             "must start and end with an alphanumeric character"
         )
         shown = _regex(text, _QUALIFIED, "MyName", "my.name", "123-abc")
@@ -141,13 +143,46 @@ def port_name(value: str) -> list[str]:
         faults.append(_max(15))
     if not _PORT_NAME.fullmatch(value):
         faults.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-    elif not re.search("[a-z]", value):
+    if not re.search("[a-z]", value):
         faults.append("must contain at least one letter (a-z)")
     if "--" in value:
         faults.append("must not contain consecutive hyphens")
     if value and (value[0] == "-" or value[-1] == "-"):
         faults.append("must not begin or end with a hyphen")
     return faults
+
+
+BAD_ADDRESS = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+BAD_RANGE = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+
+
+def is_address(value: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def is_range(value: str) -> bool:
+    """Whether it is a range of IP addresses, with its length."""
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return "/" in value
+
+
+def wildcard_subdomain(value: str) -> list[str]:
+    """A subdomain whose first label is `*`."""
+    if _WILDCARD.fullmatch(value):
+        return []
+    text = (
+        "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of "
+        "lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
+    )
+    return [_regex(text, _WILDCARD, "*.example.com")]
 
 
 def port_number(value: int) -> list[str]:

@@ -7,7 +7,18 @@ from typing import Any
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults
-from sandlane.local.apiserver.kinds.names import check_selector, dns_label, port_number, subdomain
+from sandlane.local.apiserver.kinds.names import (
+    BAD_ADDRESS,
+    BAD_RANGE,
+    check_selector,
+    dns_label,
+    is_address,
+    is_range,
+    port_name,
+    port_number,
+    subdomain,
+    wildcard_subdomain,
+)
 
 
 def _unset(target: Object, key: str, value: Any) -> None:
@@ -33,6 +44,8 @@ def check_network_policy(faults: Faults, obj: Object) -> None:
         faults.one_of(f"spec.policyTypes[{index}]", kind, ("Egress", "Ingress"), required=True)
     for direction, peers in (("ingress", "from"), ("egress", "to")):
         for index, rule in enumerate(spec.get(direction) or []):
+            for place, port in enumerate(rule.get("ports") or []):
+                _check_policy_port(faults, port, f"spec.{direction}[{index}].ports[{place}]")
             for place, peer in enumerate(rule.get(peers) or []):
                 at = f"spec.{direction}[{index}].{peers}[{place}]"
                 if not any(key in peer for key in ("podSelector", "namespaceSelector", "ipBlock")):
@@ -45,27 +58,53 @@ def check_network_policy(faults: Faults, obj: Object) -> None:
 def _check_block(faults: Faults, block: Object | None, at: str) -> None:
     if block is None:
         return
-    try:
-        ipaddress.ip_network(block.get("cidr", ""), strict=False)
-    except ValueError:
-        faults.invalid(
-            f"{at}.cidr", block.get("cidr", ""), "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-        )
+    if not block.get("cidr"):
+        faults.required(f"{at}.cidr")
+    elif not is_range(block["cidr"]):
+        faults.invalid(f"{at}.cidr", block["cidr"], BAD_RANGE)
+    for index, text in enumerate(block.get("except") or []):
+        if not is_range(text):
+            faults.invalid(f"{at}.except[{index}]", text, BAD_RANGE)
+        elif is_range(block.get("cidr", "")):
+            whole, part = (ipaddress.ip_network(each, strict=False) for each in (block["cidr"], text))
+            if whole.version != part.version or whole == part or not part.subnet_of(whole):  # type: ignore[arg-type]
+                faults.invalid(f"{at}.except[{index}]", text, "must be a strict subset of `cidr`")
+
+
+def _check_policy_port(faults: Faults, port: Object, at: str) -> None:
+    faults.one_of(f"{at}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
+    number, end = port.get("port"), port.get("endPort")
+    if number is None:
+        if end is not None:
+            faults.required(f"{at}.port", "must be specified when `endPort` is specified")
+    elif isinstance(number, str):
+        for detail in port_name(number):
+            faults.invalid(f"{at}.port", number, detail)
+        if end is not None:
+            faults.forbidden(f"{at}.endPort", "may not be specified when `port` is non-numeric")
+    else:
+        for detail in port_number(number):
+            faults.invalid(f"{at}.port", number, detail)
+        if end is not None and end < number:
+            faults.invalid(f"{at}.endPort", number, "must be greater than or equal to `port`")
+        for detail in port_number(end) if end is not None else ():
+            faults.invalid(f"{at}.endPort", end, detail)
 
 
 def check_ingress(faults: Faults, obj: Object) -> None:
     """An Ingress' rules and backends."""
     spec = obj["spec"]
     if not spec.get("rules") and not spec.get("defaultBackend"):
-        faults.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified")
+        faults.invalid("spec", None, "either `defaultBackend` or `rules` must be specified")
     if spec.get("defaultBackend"):
         _check_backend(faults, spec["defaultBackend"], "spec.defaultBackend")
     for index, rule in enumerate(spec.get("rules") or []):
         at = f"spec.rules[{index}]"
         host = rule.get("host", "")
-        if host and not host.startswith("*."):
-            for detail in subdomain(host):
-                faults.invalid(f"{at}.host", host, detail)
+        if is_address(host):
+            faults.invalid(f"{at}.host", host, "must be a DNS name, not an IP address")
+        for detail in _host(host) if host else ():
+            faults.invalid(f"{at}.host", host, detail)
         paths = (rule.get("http") or {}).get("paths") or []
         if "http" in rule and not paths:
             faults.required(f"{at}.http.paths")
@@ -74,11 +113,20 @@ def check_ingress(faults: Faults, obj: Object) -> None:
             kinds = ("Exact", "ImplementationSpecific", "Prefix")
             if path.get("pathType") is None:
                 faults.required(f"{where}.pathType", "pathType must be specified")
-            else:
-                faults.one_of(f"{where}.pathType", path["pathType"], kinds, required=True)
+                continue
             if path.get("pathType") in ("Exact", "Prefix") and not path.get("path", "").startswith("/"):
                 faults.invalid(f"{where}.path", path.get("path", ""), "must be an absolute path")
+            if path["pathType"] not in kinds:
+                faults.not_supported(f"{where}.pathType", path["pathType"], kinds)
             _check_backend(faults, path.get("backend") or {}, f"{where}.backend")
+    for index, secured in enumerate(spec.get("tls") or []):
+        for place, host in enumerate(secured.get("hosts") or []):
+            for detail in _host(host):
+                faults.invalid(f"spec.tls[{index}].hosts[{place}]", host, detail)
+
+
+def _host(host: str) -> list[str]:
+    return wildcard_subdomain(host) if "*" in host else subdomain(host)
 
 
 def _check_backend(faults: Faults, backend: Object, at: str) -> None:
@@ -115,20 +163,21 @@ def default_endpoint_slice(obj: Object) -> None:
 def check_endpoint_slice(faults: Faults, obj: Object) -> None:
     """An EndpointSlice's addresses and ports."""
     faults.one_of("addressType", obj.get("addressType"), ("FQDN", "IPv4", "IPv6"), required=True)
+    names: set[str] = set()
+    for index, port in enumerate(obj.get("ports") or []):
+        name = port.get("name", "")
+        for detail in dns_label(name) if name else ():
+            faults.invalid(f"ports[{index}].name", name, detail)
+        if name in names:
+            faults.duplicate(f"ports[{index}].name", name)
+        names.add(name)
     for index, endpoint in enumerate(obj.get("endpoints") or []):
         at = f"endpoints[{index}]"
         if not endpoint.get("addresses"):
             faults.required(f"{at}.addresses", "must contain at least 1 address")
         for place, address in enumerate(endpoint.get("addresses") or []):
             if obj.get("addressType") in ("IPv4", "IPv6") and not _is_address(address, obj["addressType"]):
-                faults.invalid(
-                    f"{at}.addresses[{place}]", address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-                )
-    names: set[str] = set()
-    for index, port in enumerate(obj.get("ports") or []):
-        if port.get("name", "") in names:
-            faults.duplicate(f"ports[{index}].name", port.get("name", ""))
-        names.add(port.get("name", ""))
+                faults.invalid(f"{at}.addresses[{place}]", address, BAD_ADDRESS)
 
 
 def _is_address(text: str, family: str) -> bool:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import (
+    BAD_ADDRESS,
+    NameRule,
     check_annotations,
     check_labels,
     config_key,
     dns_label,
     env_name,
+    is_address,
     port_name,
     port_number,
     subdomain,
 )
+from sandlane.local.apiserver.kinds.placement import check_placement
 from sandlane.local.apiserver.kinds.pods import all_containers
 
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_PROTOCOLS = ("TCP", "UDP", "SCTP")
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
 _RESTART = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_PLACES = ("containers", "initContainers", "ephemeralContainers")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
+_CONTEXT = (
+    "capabilities privileged SELinuxOptions windowsOptions runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem "
+    "allowPrivilegeEscalation procMount seccompProfile appArmorProfile"
+)
 _MUTABLE_TEXT = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -59,24 +69,46 @@ def check_pod_spec(faults: Faults, spec: Object, field: str, claimed: Iterable[s
     if not spec.get("containers"):
         faults.required(f"{field}.containers")
     seen: set[str] = set()
-    for path, container in all_containers(spec):
+    for path, container in sorted(all_containers(spec), key=lambda each: _PLACES.index(each[0].partition("[")[0])):
         _check_container(faults, container, f"{field}.{path}", volumes, seen)
     faults.one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), _RESTART, required=True)
     faults.one_of(f"{field}.dnsPolicy", spec.get("dnsPolicy"), _DNS, required=True)
-    faults.non_negative(f"{field}.terminationGracePeriodSeconds", spec.get("terminationGracePeriodSeconds"))
+    check_labels(faults, spec.get("nodeSelector"), f"{field}.nodeSelector")
+    _check_ids(faults, spec.get("securityContext") or {}, f"{field}.securityContext")
+    check_placement(faults, spec, field)
+    for key in ("serviceAccountName", "nodeName"):
+        _check_name(faults, spec, key, field, subdomain)
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline < 1 << 31:
         faults.invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
-    check_labels(faults, spec.get("nodeSelector"), f"{field}.nodeSelector")
-    for key, rule in (("serviceAccountName", subdomain), ("nodeName", subdomain), ("priorityClassName", subdomain)):
-        if spec.get(key):
-            for detail in rule(spec[key]):
-                faults.invalid(f"{field}.{key}", spec[key], detail)
     for key in ("hostname", "subdomain"):
-        if spec.get(key):
-            for detail in dns_label(spec[key]):
-                faults.invalid(f"{field}.{key}", spec[key], detail)
+        _check_name(faults, spec, key, field, dns_label)
     _check_tolerations(faults, spec.get("tolerations") or [], f"{field}.tolerations")
+    _check_aliases(faults, spec.get("hostAliases") or [], f"{field}.hostAliases")
+    for key in ("priorityClassName", "runtimeClassName"):
+        _check_name(faults, spec, key, field, subdomain)
+
+
+def _check_name(faults: Faults, spec: Object, key: str, field: str, rule: NameRule) -> None:
+    if spec.get(key):
+        for detail in rule(spec[key]):
+            faults.invalid(f"{field}.{key}", spec[key], detail)
+
+
+def _check_aliases(faults: Faults, aliases: list[Object], field: str) -> None:
+    for index, alias in enumerate(aliases):
+        if not is_address(alias.get("ip", "")):
+            faults.invalid(f"{field}[{index}].ip", alias.get("ip", ""), BAD_ADDRESS)
+        for place, name in enumerate(alias.get("hostnames") or []):
+            for detail in subdomain(name):
+                faults.invalid(f"{field}[{index}].hostnames[{place}]", name, detail)
+
+
+def _check_ids(faults: Faults, context: Object, at: str) -> None:
+    for key in ("runAsUser", "runAsGroup", "fsGroup"):
+        value = context.get(key)
+        if value is not None and not 0 <= value < 1 << 31:
+            faults.invalid(f"{at}.{key}", value, "must be between 0 and 2147483647, inclusive")
 
 
 def _check_tolerations(faults: Faults, tolerations: list[Object], field: str) -> None:
@@ -90,10 +122,10 @@ def _check_tolerations(faults: Faults, tolerations: list[Object], field: str) ->
                 'operator must be Exists when `key` is empty, which means "match all values and all keys"',
             )
         if operator == "Exists" and toleration.get("value"):
-            faults.invalid(f"{at}.operator", toleration, "value must be empty when `operator` is 'Exists'")
+            faults.invalid(f"{at}.operator", toleration["value"], "value must be empty when `operator` is 'Exists'")
         if operator not in ("", "Equal", "Exists"):
             faults.not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
-        faults.one_of(f"{at}.effect", effect, ("NoSchedule", "PreferNoSchedule", "NoExecute"))
+        faults.one_of(f"{at}.effect", effect, ("NoExecute", "NoSchedule", "PreferNoSchedule"))
 
 
 def _check_volumes(faults: Faults, volumes: list[Object], field: str) -> set[str]:
@@ -128,16 +160,12 @@ def _check_container(faults: Faults, container: Object, at: str, volumes: set[st
     else:
         for detail in dns_label(name):
             faults.invalid(f"{at}.name", name, detail)
-        if name in seen:
-            faults.duplicate(f"{at}.name", name)
-        seen.add(name)
     image = container.get("image", "")
     if not image:
         faults.required(f"{at}.image")
     elif image != image.strip():
         faults.invalid(f"{at}.image", image, "must not have leading or trailing whitespace")
-    faults.one_of(f"{at}.imagePullPolicy", container.get("imagePullPolicy"), _PULL_POLICIES, required=True)
-    policies = ("File", "FallbackToLogsOnError")
+    policies = ("FallbackToLogsOnError", "File")
     faults.one_of(f"{at}.terminationMessagePolicy", container.get("terminationMessagePolicy"), policies, required=True)
     _check_ports(faults, container.get("ports") or [], f"{at}.ports")
     _check_env(faults, container, at)
@@ -154,10 +182,40 @@ def _check_container(faults: Faults, container: Object, at: str, volumes: set[st
         if path in mounts:
             faults.invalid(f"{where}.mountPath", path, "must be unique")
         mounts.add(path)
-    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if container.get(probe) is not None:
-            _check_probe(faults, container[probe], f"{at}.{probe}", readiness=probe == "readinessProbe")
+    faults.one_of(f"{at}.imagePullPolicy", container.get("imagePullPolicy"), _PULL_POLICIES, required=True)
     _check_resources(faults, container.get("resources") or {}, f"{at}.resources")
+    _check_privileges(faults, container.get("securityContext") or {}, f"{at}.securityContext")
+    if name and name in seen:
+        faults.duplicate(f"{at}.name", name)
+    seen.add(name)
+    _check_life(faults, container, at)
+
+
+def _check_life(faults: Faults, container: Object, at: str) -> None:
+    """Hooks and probes; init containers that end have none."""
+    ends = ".initContainers[" in at and container.get("restartPolicy") != "Always"
+    for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
+        if container.get(key) is None:
+            continue
+        if ends:
+            faults.forbidden(f"{at}.{key}", "may not be set for init containers without restartPolicy=Always")
+        elif key == "lifecycle":
+            for hook in ("postStart", "preStop"):
+                if container[key].get(hook) is not None:
+                    _check_handler(faults, container[key][hook], f"{at}.{key}.{hook}")
+        else:
+            _check_probe(faults, container[key], f"{at}.{key}", readiness=key == "readinessProbe")
+
+
+def _check_privileges(faults: Faults, context: Object, at: str) -> None:
+    _check_ids(faults, context, at)
+    if context.get("allowPrivilegeEscalation") is False:
+        text = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
+        if context.get("privileged"):
+            faults.invalid(at, go_struct(context, _CONTEXT), text)
+        if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
+            text = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
+            faults.invalid(at, go_struct(context, _CONTEXT), text)
 
 
 def _check_ports(faults: Faults, ports: list[Object], field: str) -> None:
@@ -195,7 +253,9 @@ def _check_env(faults: Faults, container: Object, at: str) -> None:
         if variable.get("value"):
             faults.invalid(f"{where}.valueFrom", "", "may not be specified when `value` is not empty")
         if len(source) != 1:
-            text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
+            text = (
+                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+            )
             faults.invalid(
                 f"{where}.valueFrom", "", text if not source else "may not have more than one field specified at a time"
             )
@@ -208,15 +268,52 @@ def _check_env(faults: Faults, container: Object, at: str) -> None:
                 else:
                     for detail in config_key(source[kind]["key"]):
                         faults.invalid(f"{where}.valueFrom.{kind}.key", source[kind]["key"], detail)
-        if "fieldRef" in source and not source["fieldRef"].get("fieldPath"):
-            faults.required(f"{where}.valueFrom.fieldRef.fieldPath")
+        if "fieldRef" in source:
+            _check_field_path(faults, source["fieldRef"].get("fieldPath", ""), f"{where}.valueFrom.fieldRef.fieldPath")
     for index, source in enumerate(container.get("envFrom") or []):
+        for kind in ("configMapRef", "secretRef"):
+            if kind in source and not source[kind].get("name"):
+                faults.required(f"{at}.envFrom[{index}].{kind}.name")
         if not any(kind in source for kind in ("configMapRef", "secretRef")):
             text = "must specify one of: `configMapRef` or `secretRef`"
             faults.invalid(f"{at}.envFrom[{index}]", "", text)
 
 
+_FIELD_PATHS = (
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+)
+_OTHER_PATHS = ("metadata.annotations", "metadata.labels", "spec.host", "spec.restartPolicy", "spec.schedulerName")
+_SUBSCRIPT = re.compile(r"metadata\.(annotations|labels)\['[^']+'\]")
+
+
+def _check_field_path(faults: Faults, path: str, at: str) -> None:
+    """Which fields of a Pod its environment may know."""
+    if not path:
+        faults.required(at)
+    elif path in _OTHER_PATHS:
+        faults.not_supported(at, path, _FIELD_PATHS)
+    elif path not in _FIELD_PATHS and not _SUBSCRIPT.fullmatch(path):
+        faults.invalid(at, path, f"error converting fieldPath: field label not supported: {path}")
+
+
 def _check_probe(faults: Faults, probe: Object, at: str, *, readiness: bool) -> None:
+    _check_handler(faults, probe, at)
+    for key in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
+        faults.non_negative(f"{at}.{key}", probe.get(key))
+    if not readiness and probe.get("successThreshold", 1) != 1:
+        faults.invalid(f"{at}.successThreshold", probe["successThreshold"], "must be 1")
+
+
+def _check_handler(faults: Faults, probe: Object, at: str) -> None:
+    """What a probe or a hook does."""
     handlers = [each for each in _HANDLERS if each in probe]
     if not handlers:
         faults.required(at, "must specify a handler type")
@@ -230,10 +327,6 @@ def _check_probe(faults: Faults, probe: Object, at: str, *, readiness: bool) -> 
                 faults.invalid(f"{at}.{handler}.port", port, detail)
     if "exec" in probe and not probe["exec"].get("command"):
         faults.required(f"{at}.exec.command")
-    for key in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
-        faults.non_negative(f"{at}.{key}", probe.get(key))
-    if not readiness and probe.get("successThreshold", 1) != 1:
-        faults.invalid(f"{at}.successThreshold", probe["successThreshold"], "must be 1")
 
 
 def _check_resources(faults: Faults, resources: Object, at: str) -> None:

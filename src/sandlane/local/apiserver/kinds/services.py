@@ -9,15 +9,21 @@ from typing import Any, Protocol
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.names import (
+    BAD_ADDRESS,
+    BAD_RANGE,
     check_labels,
     dns_label,
+    is_address,
+    is_range,
     port_name,
     port_number,
+    qualified_name,
     subdomain,
 )
 
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 NODE_PORTS = range(30000, 32768)
+_DISTRIBUTIONS = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _ADDRESS_FIELDS = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
 
 
@@ -75,7 +81,7 @@ class AddressPool:
                 detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
                 raise AddressError("spec.clusterIPs[0]", wanted, detail) from None
             if not inside:
-                text = f"provided IP is not in the valid range. The range of valid IPs is {self._network}"
+                text = "the provided network does not match the current range"
                 raise AddressError("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: {text}")
             if wanted in used:
                 text = f"failed to allocate IP {wanted}: provided IP is already allocated"
@@ -129,7 +135,8 @@ def addresses_of(service: Object) -> Object:
     """A Service with nothing but what the pool asks for."""
     spec = service.get("spec") or {}
     ports = [{"nodePort": port["nodePort"]} for port in spec.get("ports") or () if port.get("nodePort")]
-    return {"spec": {"clusterIPs": spec.get("clusterIPs") or (), "ports": ports}}
+    health = {"healthCheckNodePort": spec["healthCheckNodePort"]} if spec.get("healthCheckNodePort") else {}
+    return {"spec": {"clusterIPs": spec.get("clusterIPs") or (), "ports": ports} | health}
 
 
 def _addresses(services: Iterable[Object]) -> Iterator[str]:
@@ -142,6 +149,8 @@ def _node_ports(services: Iterable[Object]) -> Iterator[int]:
         for port in (service.get("spec") or {}).get("ports") or ():
             if port.get("nodePort"):
                 yield port["nodePort"]
+        if health := (service.get("spec") or {}).get("healthCheckNodePort"):
+            yield health
 
 
 def default_service(obj: Object) -> None:
@@ -181,6 +190,9 @@ def allocate_service(obj: Object, old: Object | None, addresses: Addresses) -> N
     spec.setdefault("ipFamilyPolicy", "SingleStack")
     if spec["type"] == "NodePort" or (spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts")):
         _allocate_ports(spec, before, addresses)
+    if spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local":
+        wanted = spec.get("healthCheckNodePort") or before.get("healthCheckNodePort")
+        spec["healthCheckNodePort"] = wanted or addresses.node_port(0)
 
 
 def _allocate_ports(spec: Object, before: Object, addresses: Addresses) -> None:
@@ -249,6 +261,25 @@ def check_service(faults: Faults, obj: Object) -> None:
     faults.one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
     faults.one_of("spec.externalTrafficPolicy", spec.get("externalTrafficPolicy"), ("Cluster", "Local"))
     _check_ports(faults, ports, kind)
+    for index, address in enumerate(spec.get("externalIPs") or []):
+        if not is_address(address):
+            faults.invalid(f"spec.externalIPs[{index}]", address, BAD_ADDRESS)
+    ranges = spec.get("loadBalancerSourceRanges") or []
+    if ranges and kind != "LoadBalancer":
+        faults.forbidden("spec.LoadBalancerSourceRanges", "may only be used when `type` is 'LoadBalancer'")
+    for index, each in enumerate(ranges):
+        if not is_range(each.strip()):
+            faults.invalid(f"spec.LoadBalancerSourceRanges[{index}]", each, BAD_RANGE)
+    if spec.get("externalTrafficPolicy") and kind not in ("NodePort", "LoadBalancer") and not spec.get("externalIPs"):
+        text = "may only be set for externally-accessible services"
+        faults.invalid("spec.externalTrafficPolicy", spec["externalTrafficPolicy"], text)
+    faults.one_of("spec.trafficDistribution", spec.get("trafficDistribution"), _DISTRIBUTIONS)
+
+
+def warn_service(faults: Faults, obj: Object) -> None:
+    """Warnings about a Service."""
+    if (obj.get("spec") or {}).get("trafficDistribution") == "PreferClose":
+        faults.warnings.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
 
 
 def _check_ports(faults: Faults, ports: list[Object], kind: Any) -> None:
@@ -271,11 +302,14 @@ def _check_ports(faults: Faults, ports: list[Object], kind: Any) -> None:
         target = port.get("targetPort", 0)
         for detail in port_number(target) if isinstance(target, int) else port_name(target):
             faults.invalid(f"{at}.targetPort", target, detail)
+        for detail in qualified_name(port["appProtocol"]) if port.get("appProtocol") else ():
+            faults.invalid(f"{at}.appProtocol", port["appProtocol"], detail)
         if port.get("nodePort") and kind in ("ClusterIP", "ExternalName"):
             faults.forbidden(f"{at}.nodePort", f"may not be used when `type` is '{kind}'")
         pair = (port.get("port"), port.get("protocol"))
         if pair in pairs:
-            faults.duplicate(at, {"port": port.get("port"), "protocol": port.get("protocol")})
+            shown = {"Name": "", "Protocol": port.get("protocol"), "AppProtocol": None, "Port": port.get("port")}
+            faults.duplicate(at, {**shown, "TargetPort": 0, "NodePort": 0})
         pairs.add(pair)
 
 

@@ -60,6 +60,7 @@ _SERVICE = Rules(
     allocate=services.allocate_service,
     check=services.check_service,
     check_update=services.check_service_update,
+    warn=services.warn_service,
     name=dns_label,
     status=True,
 )
@@ -144,7 +145,7 @@ def _core() -> tuple[Kind, ...]:
             "LimitRange",
             "limitranges",
             "limits",
-            rules=Rules(default=data.default_limit_range, create_on_update=True),
+            rules=Rules(default=data.default_limit_range, check=data.check_limit_range, create_on_update=True),
         ),
         kind_row(
             "v1",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from zoneinfo import available_timezones
 
 from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import check_selector, selector_matches
 from sandlane.local.apiserver.kinds.pod_rules import check_template, warn_template
 from sandlane.local.apiserver.kinds.pods import default_template
 
+_STRATEGY = "type rollingUpdate"
 _PERCENT = re.compile(r"[0-9]+%", re.ASCII)
 _CRON_FIELD = re.compile(r"[0-9*/,\-A-Za-z?]+", re.ASCII)
 _JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name")
@@ -20,6 +22,9 @@ _JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-na
 def _unset(target: Object, key: str, value: Any) -> None:
     if target.get(key) is None:
         target[key] = value
+
+
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 # -- defaults -----------------------------------------------------------------------------------------------
@@ -88,8 +93,9 @@ def default_stateful_set(obj: Object) -> None:
 
 
 def default_daemon_set(obj: Object) -> None:
-    """Defaults of a DaemonSet."""
+    """Defaults of a DaemonSet, whose template's own generation is still kept in an annotation."""
     spec = obj.setdefault("spec", {})
+    obj.setdefault("metadata", {}).setdefault("annotations", {}).setdefault(_TEMPLATE_GENERATION, "0")
     default_template(spec.setdefault("template", {}))
     strategy = spec.setdefault("updateStrategy", {})
     if not strategy.get("type"):
@@ -138,11 +144,8 @@ def default_cron_job(obj: Object) -> None:
     default_template(spec.setdefault("jobTemplate", {}).setdefault("spec", {}).setdefault("template", {}))
 
 
-_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-
-
 def prepare_daemon_set(obj: Object) -> None:
-    """The template's own generation, still kept in an annotation."""
+    """The first generation of the template."""
     obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = "1"
 
 
@@ -176,7 +179,7 @@ def prepare_job(obj: Object) -> None:
 # -- validation ---------------------------------------------------------------------------------------------
 
 
-def _check_selector_and_template(faults: Faults, spec: Object) -> None:
+def _check_selector_and_template(faults: Faults, spec: Object, kind: str = "deployment") -> None:
     selector = spec.get("selector")
     template = spec.get("template") or {}
     if selector is None:
@@ -184,9 +187,9 @@ def _check_selector_and_template(faults: Faults, spec: Object) -> None:
     else:
         check_selector(faults, selector, "spec.selector")
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-            faults.invalid("spec.selector", selector, "empty selector is invalid for deployment")
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    if not selector_matches(selector, labels) or not selector:
+            faults.invalid("spec.selector", selector, f"empty selector is invalid for {kind}")
+    labels = (template.get("metadata") or {}).get("labels")
+    if not selector_matches(selector, labels or {}):
         faults.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
     check_template(faults, template, "spec.template", claims)
@@ -239,7 +242,7 @@ def check_deployment(faults: Faults, obj: Object) -> None:
         if isinstance(unavailable, str) and _amount(unavailable) > 100:
             faults.invalid(f"{at}.maxUnavailable", unavailable, "must not be greater than 100%")
     else:
-        faults.one_of("spec.strategy.type", strategy.get("type"), ("Recreate", "RollingUpdate"), required=True)
+        faults.not_supported("spec.strategy", go_struct(strategy, _STRATEGY), ("Recreate", "RollingUpdate"))
     faults.non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
     faults.non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
     deadline = spec.get("progressDeadlineSeconds")
@@ -278,47 +281,69 @@ def check_replication_controller(faults: Faults, obj: Object) -> None:
 def check_stateful_set(faults: Faults, obj: Object) -> None:
     """A StatefulSet's spec."""
     spec = obj["spec"]
-    faults.non_negative("spec.replicas", spec.get("replicas"))
-    faults.one_of(
-        "spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"), required=True
-    )
+    if spec.get("podManagementPolicy") not in ("OrderedReady", "Parallel"):
+        text = "must be 'OrderedReady' or 'Parallel'"
+        faults.invalid("spec.podManagementPolicy", spec.get("podManagementPolicy"), text)
     strategy = spec.get("updateStrategy") or {}
-    faults.one_of("spec.updateStrategy", strategy.get("type"), ("OnDelete", "RollingUpdate"), required=True)
-    _check_selector_and_template(faults, spec)
+    rolling = strategy.get("rollingUpdate")
+    if strategy.get("type") == "OnDelete" and rolling is not None:
+        text = "only allowed for updateStrategy 'RollingUpdate'"
+        faults.invalid("spec.updateStrategy.rollingUpdate", go_struct(rolling, "partition maxUnavailable"), text)
+    elif strategy.get("type") == "RollingUpdate":
+        faults.non_negative("spec.updateStrategy.rollingUpdate.partition", (rolling or {}).get("partition"))
+    elif strategy.get("type") != "OnDelete":
+        text = "must be 'RollingUpdate' or 'OnDelete'"
+        faults.invalid("spec.updateStrategy", go_struct(strategy, _STRATEGY), text)
+    faults.non_negative("spec.replicas", spec.get("replicas"))
+    faults.non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    _check_selector_and_template(faults, spec, "statefulset")
     _check_always(faults, spec)
 
 
 def check_daemon_set(faults: Faults, obj: Object) -> None:
     """A DaemonSet's spec."""
     spec = obj["spec"]
-    _check_selector_and_template(faults, spec)
+    _check_selector_and_template(faults, spec, "daemonset")
     _check_always(faults, spec)
+    faults.non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
     strategy = spec.get("updateStrategy") or {}
-    faults.one_of("spec.updateStrategy.type", strategy.get("type"), ("OnDelete", "RollingUpdate"), required=True)
+    if strategy.get("type") not in ("RollingUpdate", "OnDelete"):
+        faults.not_supported("spec.updateStrategy", go_struct(strategy, _STRATEGY), ("RollingUpdate", "OnDelete"))
     for key in ("maxUnavailable", "maxSurge"):
         _check_count(faults, f"spec.updateStrategy.rollingUpdate.{key}", (strategy.get("rollingUpdate") or {}).get(key))
 
 
 def _check_job_spec(faults: Faults, spec: Object, field: str) -> None:
-    for key in ("parallelism", "completions", "backoffLimit", "ttlSecondsAfterFinished", "activeDeadlineSeconds"):
+    for key in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
         faults.non_negative(f"{field}.{key}", spec.get(key))
     faults.one_of(f"{field}.completionMode", spec.get("completionMode"), ("NonIndexed", "Indexed"))
+    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
+        faults.required(f"{field}.completions", "when completion mode is Indexed")
     template = spec.get("template") or {}
     check_template(faults, template, f"{field}.template")
     policy = (template.get("spec") or {}).get("restartPolicy", "")
     if policy == "Always":
-        faults.not_supported(f"{field}.template.spec.restartPolicy", policy, ("OnFailure", "Never"))
+        faults.required(f"{field}.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"')
 
 
 def check_job(faults: Faults, obj: Object) -> None:
     """A Job's spec."""
     spec = obj["spec"]
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    if spec.get("selector") is None:
-        faults.required("spec.selector")
-    elif not selector_matches(spec["selector"], labels):
-        faults.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    selector, uid = spec.get("selector"), obj["metadata"].get("uid")
+    if (
+        selector is not None
+        and not spec.get("manualSelector")
+        and uid
+        and selector
+        not in [{"matchLabels": {key: uid}} for key in ("batch.kubernetes.io/controller-uid", "controller-uid")]
+    ):
+        faults.invalid("spec.selector", selector, "`selector` not auto-generated")
     _check_job_spec(faults, spec, "spec")
+    if selector is None:
+        faults.required("spec.selector")
+    elif not selector_matches(selector, labels):
+        faults.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
 
 
 def check_cron_job(faults: Faults, obj: Object) -> None:
@@ -328,13 +353,20 @@ def check_cron_job(faults: Faults, obj: Object) -> None:
     fields = schedule.split()
     if not schedule:
         faults.required("spec.schedule")
+    elif "TZ" in schedule:
+        text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        faults.invalid("spec.schedule", schedule, text)
     elif not schedule.startswith("@") and (len(fields) != 5 or not all(_CRON_FIELD.fullmatch(each) for each in fields)):
         faults.invalid(
             "spec.schedule", schedule, f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
         )
+    zone = spec.get("timeZone")
+    if zone is not None and zone not in available_timezones():
+        faults.invalid("spec.timeZone", zone, f"unknown time zone {zone}")
+    faults.non_negative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
     policies = ("Allow", "Forbid", "Replace")
     faults.one_of("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), policies, required=True)
-    for key in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit", "startingDeadlineSeconds"):
+    for key in ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         faults.non_negative(f"spec.{key}", spec.get(key))
     if len(obj["metadata"].get("name", "")) > 52:
         faults.invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters")

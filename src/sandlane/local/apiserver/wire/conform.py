@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ _Path: TypeAlias = "tuple[_Path, str] | None"
 _Convert: TypeAlias = Callable[[Any, _Path, "Conformer"], Any]
 
 _GO_TYPES = {"s": "string", "b": "bool", "i": "int32", "l": "int64", "f": "float64"}
+_BASE64 = re.compile("[A-Za-z0-9+/]*")
 _ABSENT = msgspec.UNSET
 _MAP_KEY = "\0"  # marks a segment of a path that is the key of a map, not the name of a field
 
@@ -282,7 +284,7 @@ def _text(kind: str, owner: str) -> _Convert:
         try:
             return _TEXTS[kind](value)
         except (QuantityError, ValueError) as error:
-            raise DecodeError(f"{render_path(path)}: {error}") from error
+            raise DecodeError(str(error)) from error
 
     return convert
 
@@ -294,8 +296,23 @@ def _base64(text: str) -> str:
         plain = text.replace("\n", "").replace("\r", "")
         if plain != text:
             return _base64(plain)
-        raise ValueError("illegal base64 data") from error
+        raise ValueError(f"illegal base64 data at input byte {_where_base64_ends(text)}") from error
     return text
+
+
+def _where_base64_ends(text: str) -> int:
+    """Where a decoder gives up: at the first strange character, or where the last four begin that are not whole."""
+    digits = _BASE64.match(text)
+    assert digits is not None
+    end, rest = digits.end(), text[digits.end() :]
+    if not rest:
+        return end - end % 4
+    if rest[0] != "=" or end % 4 < 2:
+        return end
+    padding = 4 - end % 4
+    if rest.startswith("=" * padding):
+        return end + padding
+    return len(text) if rest == "=" else end + 1
 
 
 _TEXT_NAMES = {"Q": "resource.Quantity", "T": "v1.Time", "M": "v1.MicroTime", "D": "v1.Duration", "y": "[]uint8"}
