@@ -24,7 +24,7 @@ from sandlane.api.labels import SANDBOX
 from sandlane.kube.client import Client
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.config import load_config
-from sandlane.kube.errors import KubeError, NotFound
+from sandlane.kube.errors import NotFound
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.resource import (
     CUSTOM_RESOURCE_DEFINITIONS,
@@ -45,6 +45,7 @@ from sandlane.runtime.controller import Controller
 from sandlane.runtime.manager import Manager
 from sandlane.runtime.options import ManagerOptions
 from sandlane.runtime.result import Result
+from support import waiting
 from support.conformance.cluster import running
 from support.sandboxes import PretendDeployments, PretendRoutes, build
 
@@ -130,18 +131,7 @@ async def managed(kubeconfig: Path, *namespaces: str) -> AsyncIterator[list[str]
 
 async def until(check: Callable[[], Awaitable[Any]], what: str) -> Any:
     """Wait until a check gives something true, and give that."""
-    try:
-        async with asyncio.timeout(SECONDS):
-            while True:
-                try:
-                    found = await check()
-                except KubeError:
-                    found = None
-                if found:
-                    return found
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"not so after {SECONDS} s: {what}") from None
+    return await waiting.until(check, what, within=SECONDS, pause=0.05)
 
 
 async def prepared(client: Client, names: list[str]) -> list[str]:

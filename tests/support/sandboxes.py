@@ -11,7 +11,6 @@ import msgspec
 
 from sandlane.api.crd import definitions
 from sandlane.api.limits import Settings
-from sandlane.kube.errors import KubeError, NotFound
 from sandlane.kube.resource import DEPLOYMENTS, SANDBOXES, Key, Object, Resource
 from sandlane.routegroup.controller import RouteGroupController
 from sandlane.runtime.controller import Controller
@@ -22,6 +21,7 @@ from sandlane.sandbox.controller import SandboxController
 from sandlane.testing.cluster import FakeCluster
 from sandlane.world.records import Deployment
 from sandlane.world.world import World
+from support.waiting import until, until_gone
 from support.workloads import DEADLINE
 
 NAMESPACE = "rides"
@@ -174,18 +174,7 @@ class Running:
 
     async def until(self, check: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Wait until a check gives something true, and give that."""
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while True:
-                    try:
-                        found = await check()
-                    except KubeError:
-                        found = None
-                    if found:
-                        return found
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise AssertionError(f"not so after {DEADLINE:.0f} s: {what}") from None
+        return await until(check, what, within=DEADLINE)
 
     async def condition(
         self, kind: str, status: str, reason: str = "", name: str = "new-eta", resource: Resource = SANDBOXES
@@ -210,15 +199,7 @@ class Running:
 
     async def gone(self, resource: Resource, name: str) -> None:
         """Wait until an object does not exist."""
-
-        async def check() -> bool:
-            try:
-                await self.client.get(resource, name, NAMESPACE)
-            except NotFound:
-                return True
-            return False
-
-        await self.until(check, f"{resource.plural} {name} is gone")
+        await until_gone(self.client, resource, name, NAMESPACE)
 
     async def patch(self, resource: Resource, name: str, body: Object, **more: Any) -> Object:
         """Merge something into an object."""

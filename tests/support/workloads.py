@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sandlane.kube.cache import Change
-from sandlane.kube.errors import KubeError, NotFound
+from sandlane.kube.errors import NotFound
 from sandlane.kube.resource import PODS, Key, Resource
 from sandlane.kube.unstructured import Unstructured
 from sandlane.local.agent import set_up_controllers
@@ -19,6 +19,7 @@ from sandlane.runtime.manager import Manager
 from sandlane.runtime.options import ManagerOptions
 from sandlane.runtime.result import Request, Result
 from sandlane.testing.cluster import FakeCluster
+from support.waiting import until, until_gone
 
 DEADLINE = 20.0
 NODE = "laptop"
@@ -74,30 +75,11 @@ class Workloads:
 
     async def until(self, check: Callable[[], Any], what: str) -> Any:
         """Wait until an awaitable check gives something true, and give that."""
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while True:
-                    try:
-                        found = await check()
-                    except KubeError:
-                        found = None
-                    if found:
-                        return found
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise AssertionError(f"not so after {DEADLINE:.0f} s: {what}") from None
+        return await until(check, what, within=DEADLINE)
 
     async def gone(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Wait until an object does not exist."""
-
-        async def check() -> bool:
-            try:
-                await self.client.get(resource, name, namespace)
-            except NotFound:
-                return True
-            return False
-
-        await self.until(check, f"{resource.plural} {name} is gone")
+        await until_gone(self.client, resource, name, namespace)
 
     async def quiet(self) -> None:
         """Wait until nothing is written any more for a moment."""

@@ -16,12 +16,12 @@ import pytest
 
 from sandlane.kube.cache import Cache
 from sandlane.kube.clock import SystemClock
-from sandlane.kube.errors import KubeError
 from sandlane.kube.resource import PODS
 from sandlane.local.node.images import ImageMap
 from sandlane.local.node.node import NodeOptions, ProcessNode
 from sandlane.runtime.recorder import EventRecorder
 from sandlane.testing.cluster import FakeCluster
+from support.waiting import until
 
 DEADLINE = 20.0
 SPEED = 20.0
@@ -59,19 +59,7 @@ class RunningNode:
 
     async def until(self, check: Callable[[], Awaitable[Any]], what: str) -> Any:
         """Wait until an awaitable check gives something true, and give that."""
-        last: object = None
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while True:
-                    try:
-                        last = found = await check()
-                    except (KubeError, FileNotFoundError) as error:
-                        last, found = error, None
-                    if found:
-                        return found
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            raise AssertionError(f"not so after {DEADLINE:.0f} s: {what}; last: {last}") from None
+        return await until(check, what, within=DEADLINE)
 
     async def run(self, script: str = "", *, name: str = "web", spec: Object | None = None, **container: Any) -> Object:
         """Create a Pod whose container `app` runs a shell script."""
