@@ -17,7 +17,9 @@ if "rich" not in sys.modules:
 gc.set_threshold(20_000, 10, 10)
 _load = ssl.SSLContext.load_default_certs
 ssl.SSLContext.load_default_certs = lambda self, purpose=ssl.Purpose.SERVER_AUTH: None  # type: ignore[method-assign]
+ssl.SSLContext.set_default_verify_paths = lambda self: None  # type: ignore[method-assign]
 try:
     import aiohttp.connector  # noqa: F401
 finally:
     ssl.SSLContext.load_default_certs = _load  # type: ignore[method-assign]
+    del ssl.SSLContext.set_default_verify_paths  # the one that is inherited is back
