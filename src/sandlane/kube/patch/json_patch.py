@@ -80,10 +80,12 @@ def _parent(root: list[Any], tokens: list[str], operation: str) -> tuple[dict[st
     if not tokens:
         return root, "0"
     node: Any = root[0]
-    for depth, token in enumerate(tokens[:-1]):
-        node = _get(node, token, f"/{'/'.join(tokens[: depth + 1])}", operation)
+    for token in tokens[:-1]:
+        node = _get(node, token, f"/{'/'.join(tokens)}", operation)
     if not isinstance(node, (dict, list)):
-        raise PatchError(f"{operation} operation does not apply: doc is missing path: /{'/'.join(tokens)}")
+        raise PatchError(
+            f'{operation} operation does not apply: doc is missing path: "/{"/".join(tokens)}": missing value'
+        )
     return node, tokens[-1]
 
 
@@ -91,7 +93,7 @@ def _get(node: Any, token: str, path: str, operation: str) -> Any:
     if isinstance(node, list):
         return node[_index(token, len(node), of=path)]
     if not isinstance(node, dict) or token not in node:
-        raise PatchError(f"{operation} operation does not apply: doc is missing path: {path}")
+        raise PatchError(f'{operation} operation does not apply: doc is missing path: "{path}": missing value')
     return node[token]
 
 

@@ -97,7 +97,8 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
         if kind == "Table":
             include = query.get("includeObject", "Metadata") or "Metadata"
             if include not in ("None", "Metadata", "Object"):
-                raise bad_request(f'unrecognized includeObject value: "{include}"')
+                why = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
+                raise bad_request(f"Unable to convert to Table as requested: {why}")
             return Representation(kind, include)
         if kind == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
             return Representation("PartialObjectMetadata")

@@ -66,10 +66,14 @@ async def rest(type_: ResourceType, obj: Object) -> Object:
 
 async def as_kept(type_: ResourceType, obj: Object, kept: Object) -> Object:
     """What a version shows of `obj` once it lies there as `kept`: a webhook need not give back all that it was given."""
-    if type_.conversion is None or kept is obj:
+    if kept is obj or not type_.custom or kept["apiVersion"] == obj["apiVersion"]:
         return obj
     version = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
-    return (await _converted(type_, [{**kept, "metadata": kept["metadata"] | version}]))[0]
+    kept = {**kept, "metadata": kept["metadata"] | version}
+    if type_.conversion is not None:
+        return (await _converted(type_, [kept]))[0]
+    assert type_.from_storage is not None
+    return type_.from_storage(copy_json(kept))
 
 
 async def translate(obj: Object, source: ResourceType, target: ResourceType) -> Object:
@@ -88,5 +92,11 @@ async def _converted(type_: ResourceType, objects: Sequence[Object]) -> list[Obj
     assert type_.from_storage is not None
     wanted = type_.resource.api_version
     others = [obj for obj in objects if obj["apiVersion"] != wanted]
+    for obj in others:
+        if (own := type_.versions.get(obj["apiVersion"])) is not None:
+            own.strategy.default(obj)
     made = iter(await type_.conversion.convert(others, wanted) if others else ())
-    return [type_.from_storage(obj if obj["apiVersion"] == wanted else next(made)) for obj in objects]
+    shown = [obj if obj["apiVersion"] == wanted else next(made) for obj in objects]
+    for obj in shown:
+        type_.strategy.prune(obj)
+    return shown

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from sandlane.kube.resource import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Resource
+from sandlane.local.apiserver.kinds.data import check_quota
+from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.kinds.quota import default_from_ranges, quota_fault, quota_status, range_faults
 
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
@@ -159,3 +161,23 @@ def test_limit_range_defaults() -> None:
 def test_limit_range(resource: Resource, obj: Any, range_: Any, faults: list[str]) -> None:
     """A range refuses what is outside of it, with Kubernetes' texts."""
     assert range_faults(resource, obj, [range_]) == faults
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hard": {"cpu": "1", "pods": "2"}, "scopes": ["BestEffort"]}, "unsupported scope applied to resource"),
+        ({"hard": {"pods": "2"}, "scopes": ["Best"]}, "unsupported scope"),
+        ({"hard": {"pods": "2"}, "scopes": ["Terminating", "NotTerminating"]}, "conflicting scopes"),
+        ({"hard": {"gpus": "2"}}, "must be a standard resource for quota"),
+        ({"hard": {"pods": "2"}, "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}, "at least one value"),
+        ({"hard": {"pods": "2"}, "scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": "In", "values": ["x"]}]}}, "must be 'Exists' when scope"),
+        ({"hard": {"requests.nvidia.com/gpu": "1", "count/jobs.batch": "3", "limits.cpu": "1"}, "scopes": ["NotBestEffort"]}, ""),
+    ],
+)  # fmt: skip
+def test_what_a_quota_may_say(spec: dict[str, Any], why: str) -> None:
+    """Names and scopes that cannot be are faults."""
+    faults = Faults()
+    check_quota(faults, {"metadata": {"name": "q"}, "spec": spec})
+    found = [error.detail for error in faults.errors]
+    assert any(why in detail for detail in found) if why else found == []

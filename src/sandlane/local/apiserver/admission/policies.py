@@ -59,10 +59,17 @@ class Policies:
         if at.type_.resource.group == EXEMPT_GROUP:
             return
         for policy, binding, type_ in self._in_force(at):
+            ignores = policy["spec"].get("failurePolicy") == "Ignore"
             try:
-                several = await self._params(policy, binding, at)
+                kind = self._param_kind(policy)
             except ConfigError as error:
-                if policy["spec"].get("failurePolicy") != "Ignore":
+                if not ignores:
+                    raise _denied(policy, None, at, f"failed to configure policy: {error}", "") from error
+                continue
+            try:
+                several = await self._params(kind, binding, at)
+            except ConfigError as error:
+                if not ignores:
                     raise _denied(policy, binding, at, f"failed to configure binding: {error}", "") from error
                 continue
             scope = await self._scope(at, type_)
@@ -90,16 +97,23 @@ class Policies:
         policy = constraints.get("matchPolicy", "Equivalent")
         return self._matcher.served_as(at, rules or anything, policy, excluded)
 
-    async def _params(self, policy: Object, binding: Object, at: Attributes) -> list[Object | None]:
-        """The parameter objects of a policy; one None where it takes none. Raises `ConfigError`."""
-        kind, reference = policy["spec"].get("paramKind"), binding["spec"].get("paramRef")
-        if not kind or not reference:
-            return [None]
+    def _param_kind(self, policy: Object) -> ResourceType | None:
+        """The type of a policy's parameters; None where it takes none. Raises `ConfigError`."""
+        kind = policy["spec"].get("paramKind")
+        if not kind:
+            return None
         version, name = kind.get("apiVersion", ""), kind.get("kind", "")
         type_ = self._registry.by_kind(version, name)
         if type_ is None:
             group, _, version = version.rpartition("/")
             raise ConfigError(f"failed to find resource referenced by paramKind: '{group}/{version}, Kind={name}'")
+        return type_
+
+    async def _params(self, type_: ResourceType | None, binding: Object, at: Attributes) -> list[Object | None]:
+        """The parameter objects of a policy; one None where it takes none. Raises `ConfigError`."""
+        reference = binding["spec"].get("paramRef")
+        if type_ is None or not reference:
+            return [None]
         namespace = reference.get("namespace") or ""
         if type_.resource.namespaced:
             namespace = namespace or at.write.namespace
@@ -191,10 +205,10 @@ class Policies:
             raise _denied(policy, binding, at, message, reason)
 
 
-def _denied(policy: Object, binding: Object, at: Attributes, message: str, reason: str) -> StatusError:
+def _denied(policy: Object, binding: Object | None, at: Attributes, message: str, reason: str) -> StatusError:
     resource = at.type_.resource
-    name, by = policy["metadata"]["name"], binding["metadata"]["name"]
-    why = f"ValidatingAdmissionPolicy '{name}' with binding '{by}' denied request: {message}"
+    by = f" with binding '{binding['metadata']['name']}'" if binding is not None else ""
+    why = f"ValidatingAdmissionPolicy '{policy['metadata']['name']}'{by} denied request: {message}"
     refused = forbidden(resource.group, resource.plural, at.name, why)
     reason = reason or "Invalid"
     details = (refused.details or {}) | {"causes": [{"message": message}]}

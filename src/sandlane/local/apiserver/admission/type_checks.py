@@ -95,7 +95,7 @@ def _fault(expression: str, type_: ResourceType, known: Any) -> str:
     except CompileError as error:
         resource = type_.resource
         kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
-        return f"{kind}: compilation failed: {error}\n"
+        return f"{kind}: {error}\n"
     return ""
 
 

@@ -24,7 +24,7 @@ from sandlane.local.apiserver.admission.review import decoded_patch, review
 from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.metadata import new_uid
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
-from sandlane.local.apiserver.status import StatusError, bad_request, internal
+from sandlane.local.apiserver.status import StatusError, bad_request, forbidden, internal
 from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.stored_form import translate
 from sandlane.local.apiserver.webhook_calls import Caller, CallFailed
@@ -111,7 +111,9 @@ class Webhooks:
         except ExpressionFailed as error:
             if hook.get("failurePolicy") == "Ignore":
                 return False
-            raise StatusError(403, "Forbidden", f'match condition of webhook "{hook["name"]}": {error}') from error
+            resource = at.type_.resource
+            why = f'match condition of webhook "{hook["name"]}": {error}'
+            raise forbidden(resource.group, resource.plural, at.name, why) from error
 
     async def _mutated(self, call: Call, at: Attributes) -> Attributes:
         response = await self._ask(call, at)
@@ -129,7 +131,8 @@ class Webhooks:
         try:
             made = json_patch(shown, patch)
         except PatchError as error:
-            raise internal(f'admission webhook "{name}": its patch does not apply: {error}') from error
+            log.info("webhook_patch_does_not_apply", webhook=name, error=str(error))
+            raise internal(str(error)) from error
         if not isinstance(made, dict) or not isinstance(made.get("metadata"), dict):
             raise internal(f'admission webhook "{name}": its patch leaves no object')
         if equal_json(made, shown):

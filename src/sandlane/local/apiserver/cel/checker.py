@@ -173,6 +173,8 @@ class Checker:
         match node.kind:
             case "filter":
                 return over if over.name == "list" else types.list_of(over.parameters[0] if over.parameters else DYN)
+            case "sortBy":
+                return over
             case "map" | "transformList":
                 return types.list_of(made)
             case "transformMap":
@@ -237,10 +239,8 @@ class Checker:
                 _CONSTANTS[node.function](text)
             elif node.function == "matches" or (node.function in ("find", "findAll") and node.target is not None):
                 compiled(text)
-        except EvaluationError:
+        except (EvaluationError, RegexError):
             self._fail(node.args[-1], f"invalid {node.function} argument")
-        except RegexError as error:
-            self._fail(node.args[-1], f"invalid {node.function} argument: {error}")
 
 
 def _takes(form: Overload, method: bool, given: list[Type], bound: types.Bindings) -> bool:

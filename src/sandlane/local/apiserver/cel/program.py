@@ -7,11 +7,11 @@ each ten characters that a function looks at.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import lru_cache
+from functools import cmp_to_key, lru_cache
 from typing import Any
 
 from sandlane.local.apiserver.cel.checker import Checker
-from sandlane.local.apiserver.cel.library import OPERATORS, Overload, functions, hashable, negate, no_overload
+from sandlane.local.apiserver.cel.library import OPERATORS, Overload, compare, functions, hashable, negate, no_overload
 from sandlane.local.apiserver.cel.syntax import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select, parse
 from sandlane.local.apiserver.cel.types import Type, accepts
 from sandlane.local.apiserver.cel.values import (
@@ -487,6 +487,18 @@ def _mapped(node: Macro) -> Step:
     return mapped
 
 
+def _sorted_by(node: Macro) -> Step:
+    rounds, body, name = _rounds(node), _step(node.body[0]), node.variables[0]
+
+    def ordered(frame: Frame) -> list[Any]:
+        keyed = [(body(frame), frame.values[name]) for _ in rounds(frame)]
+        keys, items = [key for key, _ in keyed], [item for _, item in keyed]
+        order: Callable[[int, int], int] = lambda one, other: compare(keys[one], keys[other])  # noqa: E731
+        return [items[place] for place in sorted(range(len(items)), key=cmp_to_key(order))]
+
+    return ordered
+
+
 def _transformed(node: Macro) -> Step:
     rounds, body, key_name = _rounds(node), _step(node.body[-1]), node.variables[0]
     test = _step(node.body[0]) if len(node.body) == 2 else None
@@ -543,6 +555,7 @@ _LOOPS: dict[str, Callable[[Macro], Step]] = {
     "existsOne": _exists_one,
     "filter": _filter,
     "map": _mapped,
+    "sortBy": _sorted_by,
     "transformList": _mapped,
     "transformMap": _transformed,
     "transformMapEntry": _transformed,

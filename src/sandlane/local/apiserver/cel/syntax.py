@@ -132,6 +132,7 @@ MACROS: dict[str, dict[int, int]] = {
     "existsOne": {2: 1, 3: 2},
     "map": {2: 1, 3: 1},
     "filter": {2: 1},
+    "sortBy": {2: 1},
     "transformList": {3: 2, 4: 2},
     "transformMap": {3: 2, 4: 2},
     "transformMapEntry": {3: 2, 4: 2},
@@ -321,10 +322,12 @@ class _Parser:
         wanted = MACROS.get(name, {}).get(len(args))
         if wanted is None:
             return self._call(name, args, at, target)
-        variables = []
+        variables: list[str] = []
         for arg in args[:wanted]:
             if not isinstance(arg, Ident):
                 self._fail(arg.at, "argument must be a simple name")
+            if arg.name in variables:
+                self._fail(arg.at, f"duplicate variable name: {arg.name}")
             variables.append(arg.name)
         body = args[wanted:]
         depth = self._deep(max(target.depth, *(each.depth for each in body)) + 1, at)

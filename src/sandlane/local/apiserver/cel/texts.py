@@ -202,7 +202,6 @@ ROWS: Rows = [
     ("matches", "(string, string) bool", matches),
     ("replace", "string.(string, string) string", lambda text, old, new: text.replace(old, new)),
     ("replace", "string.(string, string, int) string", lambda text, old, new, limit: text.replace(old, new, limit)),
-    ("reverse", "string.() string", lambda text: text[::-1]),
     ("split", "string.(string) list(string)", split),
     ("split", "string.(string, int) list(string)", split),
     ("startsWith", "string.(string) bool", lambda text, part: text.startswith(part)),
@@ -211,6 +210,5 @@ ROWS: Rows = [
     ("substring", "string.(int, int) string", substring),
     ("trim", "string.() string", lambda text: text.strip()),
     ("upperAscii", "string.() string", _upper),
-    ("jsonpatch.escapeKey", "(string) string", lambda text: text.replace("~", "~0").replace("/", "~1")),
 ]
 """Functions: name, signature, what does it."""

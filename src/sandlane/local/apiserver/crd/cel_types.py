@@ -90,9 +90,16 @@ class _Fields:
     def __call__(self, name: str) -> Field | None:
         if self._fields is None:
             found = self._schema.properties if self._whole else fields_of(self._schema)
+            found = {name: child for name, child in found.items() if not _is_quantity(child)}
             self._fields = {escaped(each): Field(each, type_of(child)) for each, child in found.items()}
             self._fields.pop("", None)
         return self._fields.get(name)
+
+
+def _is_quantity(schema: Schema) -> bool:
+    """Whether it is a quantity, or a map of them, of a built-in kind: upstream gives those no type, and so no field."""
+    of = schema.additional if schema.additional is not None else schema
+    return of.format == "quantity" and of.int_or_string
 
 
 def fields_of(schema: Schema) -> Mapping[str, Schema]:

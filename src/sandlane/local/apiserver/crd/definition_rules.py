@@ -6,11 +6,14 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from sandlane.kube.patch.values import equal_json
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.cel.regexes import RegexError, compiled
+from sandlane.local.apiserver.crd.formats import KNOWN_FORMATS
 from sandlane.local.apiserver.crd.rule_checks import Place, Rules
-from sandlane.local.apiserver.crd.structure_rules import check_node
+from sandlane.local.apiserver.crd.structure_rules import INCOMPLETE, check_node
 from sandlane.local.apiserver.crd.validation import validate
 from sandlane.local.apiserver.crd.version_rules import check_names, check_versions
 from sandlane.local.apiserver.kinds.admission import check_webhook_url
@@ -82,7 +85,8 @@ def _schema_faults(encoded: bytes) -> tuple[FieldError, ...]:
         rules = Rules(faults)
         _check_schema(faults, schema, at, rules, Place(), root=True)
         rules.finish(at)
-    return tuple(faults.errors)
+    others = [error for error in faults.errors if not error.detail.startswith(INCOMPLETE)]
+    return tuple(others or faults.errors)  # what is missing is looked at once the rest is right
 
 
 def _check_conversion(faults: Faults, spec: Object) -> None:
@@ -137,7 +141,8 @@ def _check_schema(faults: Faults, raw: Any, at: str, rules: Rules, place: Place,
     check_node(faults, raw, at, root=root, item=at.endswith(".items"))
     rules.check(raw, at, place, root=root)
     if raw.get("default") is not None:
-        faults.errors += validate(raw["default"], Schema(raw), f"{at}.default")
+        found = validate(raw["default"], Schema(raw), f"{at}.default")
+        faults.errors += [replace(error, detail=error.detail.removeprefix(f"{at}.default")) for error in found]
     if "pattern" in raw:
         try:
             compiled(raw["pattern"])
@@ -160,6 +165,8 @@ def check_update(faults: Faults, new: Object, old: Object) -> None:
     for field in ("plural", "kind"):
         value = new["spec"]["names"].get(field)
         faults.immutable(f"spec.names.{field}", value, same=value == old["spec"]["names"].get(field))
+    if equal_json(new["spec"], old["spec"]):
+        return
     stored = (old.get("status") or {}).get("storedVersions") or ()
     names = [version["name"] for version in new["spec"].get("versions") or ()]
     for index, name in enumerate(stored):
@@ -168,18 +175,22 @@ def check_update(faults: Faults, new: Object, old: Object) -> None:
             faults.errors.append(FieldError("FieldValueInvalid", f"status.storedVersions[{index}]", name, detail))
 
 
-def check_status(faults: Faults, new: Object, old: Object) -> None:
-    """What a client may say of the versions in which objects lie: those that there are, and the one that is stored now."""
-    stored = (new.get("status") or {}).get("storedVersions") or []
-    if stored == ((old.get("status") or {}).get("storedVersions") or []):
-        return
-    versions = {version["name"]: version for version in new["spec"].get("versions") or ()}
-    if not stored:
-        faults.invalid("status.storedVersions", stored, "must have at least one stored version")
-        return
-    for index, name in enumerate(stored):
-        if name not in versions:
-            faults.invalid(f"status.storedVersions[{index}]", name, "must appear in spec.versions")
-    for name, version in versions.items():
-        if version.get("storage") and name not in stored:
-            faults.invalid("status.storedVersions", stored, f"must have the storage version {name}")
+def unknown_formats(obj: Object) -> list[str]:
+    """A warning for each format of a schema that nobody checks."""
+    found: list[str] = []
+
+    def look(raw: Any) -> None:
+        if isinstance(raw, dict):
+            if isinstance(raw.get("type"), str) and isinstance(raw.get("format"), str):
+                found.append(raw["format"])
+            for key, below in raw.items():
+                if key not in ("default", "enum", "example"):
+                    look(below)
+        elif isinstance(raw, list):
+            for each in raw:
+                look(each)
+
+    for version in obj["spec"].get("versions") or ():
+        look((version.get("schema") or {}).get("openAPIV3Schema"))
+    unknown = [each for each in dict.fromkeys(found) if each and each not in KNOWN_FORMATS]
+    return [f'unrecognized format "{each}"' for each in unknown]

@@ -11,9 +11,9 @@ from sandlane.kube.resource import Key, Object, Resource
 from sandlane.local.apiserver.crd.conversion import WebhookConversion
 from sandlane.local.apiserver.crd.definition_rules import (
     check_definition,
-    check_status,
     check_update,
     default_definition,
+    unknown_formats,
 )
 from sandlane.local.apiserver.crd.definition_status import CLEANUP, accepted_status
 from sandlane.local.apiserver.crd.served import resource_types
@@ -182,9 +182,8 @@ class DefinitionStrategy:
         faults = Faults()
         check_definition(faults, new, updating=True)
         check_update(faults, new, old)
-        check_status(faults, new, old)
         return [*_but_own_finalizer(self._builtin.validate_update(new, old)), *faults.errors]
 
     def warnings(self, obj: Object) -> list[str]:
-        """None."""
-        return []
+        """Formats that nobody checks."""
+        return unknown_formats(obj)

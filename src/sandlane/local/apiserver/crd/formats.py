@@ -47,3 +47,29 @@ FORMATS: dict[str, Callable[[str], bool]] = {
     "byte": _try(lambda text: base64.b64decode(text, validate=True)),
 }
 """A format that is not here is not checked, as in kube-apiserver."""
+
+KNOWN_FORMATS = frozenset(FORMATS) | frozenset(
+    [
+        "bsonobjectid",
+        "creditcard",
+        "datetime",
+        "double",
+        "float",
+        "hexcolor",
+        "int32",
+        "int64",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "k8s-long-name",
+        "k8s-short-name",
+        "mac",
+        "password",
+        "rgbcolor",
+        "ssn",
+        "uuid3",
+        "uuid4",
+        "uuid5",
+    ]
+)
+"""Formats that kube-apiserver knows; it warns of others."""

@@ -39,10 +39,7 @@ class PathError(ValueError):
 
 def find(value: Any, path: str) -> list[Any]:
     """Everything at a path. Raises `PathError`."""
-    found = [value]
-    for step in _steps(path):
-        found = [below for each in found for below in step(each)]
-    return found
+    return _walk(value, _steps(path))
 
 
 @lru_cache(maxsize=2048)
@@ -62,7 +59,7 @@ def _parsed(text: str, path: str) -> Iterator[Step]:
             yield _children if name[0] == "*" else _named(re.sub(r"\\(.)", r"\1", name[0]))
             at = name.end()
         elif (keys := _KEYS.match(text, at)) is not None:
-            yield _union([key[1] or key[2] or int(key[3] or 0) for key in _KEY.finditer(keys[1])])
+            yield _union([_key_steps(key, path) for key in _KEY.finditer(keys[1])])
             at = keys.end()
         elif (index := _INDEX.match(text, at)) is not None:
             yield _children if "*" in index[0] else _sliced(index)
@@ -78,17 +75,28 @@ def _named(name: str) -> Step:
     return lambda value: [value[name]] if isinstance(value, dict) and name in value else []
 
 
-def _union(keys: list[str | int]) -> Step:
-    def union(value: Any) -> list[Any]:
-        found = []
-        for key in keys:
-            if isinstance(key, str):
-                found += _named(key)(value)
-            elif isinstance(value, list) and -len(value) <= key < len(value):
-                found.append(value[key])
-        return found
+def _key_steps(key: re.Match[str], path: str) -> tuple[Step, ...]:
+    """`['a.b']` is the path `.a.b`, as upstream: a dot in a name has to be escaped here, too."""
+    name = key[1] or key[2]
+    if name:
+        return tuple(_parsed(f".{name}", path))
+    index = int(key[3] or 0)
 
-    return union
+    def at(value: Any) -> list[Any]:
+        return [value[index]] if isinstance(value, list) and -len(value) <= index < len(value) else []
+
+    return (at,)
+
+
+def _union(keys: list[tuple[Step, ...]]) -> Step:
+    return lambda value: [found for steps in keys for found in _walk(value, steps)]
+
+
+def _walk(value: Any, steps: tuple[Step, ...]) -> list[Any]:
+    found = [value]
+    for step in steps:
+        found = [below for each in found for below in step(each)]
+    return found
 
 
 def _sliced(match: re.Match[str]) -> Step:
@@ -132,14 +140,7 @@ def _side(text: str) -> Step:
     """One side of a comparison: a path from the item, or a constant."""
     if text.startswith("@"):
         steps = _steps(text[1:])
-
-        def path(item: Any) -> list[Any]:
-            found = [item]
-            for step in steps:
-                found = [below for each in found for below in step(each)]
-            return found
-
-        return path
+        return lambda item: _walk(item, steps)
     if text[0] in "'\"":
         return lambda item: [text[1:-1]]
     if text in _WORDS:

@@ -13,6 +13,7 @@ from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.schema import Schema
 from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES
 
+MOST_NAMED = 4
 TOLERANCE = 2
 """Estimates are not upstream's to the last step: what is refused here is certainly refused there."""
 
@@ -35,12 +36,20 @@ class Place:
         return Place(often, lost)
 
 
+def _whole(rule: Object) -> Object:
+    """A rule as kube-apiserver shows it in a fault: by the names of its Go fields."""
+    fields = (("rule", ""), ("message", ""), ("messageExpression", ""), ("reason", None), ("fieldPath", ""))
+    shown = {name[0].upper() + name[1:]: rule.get(name, default) for name, default in fields}
+    return shown | {"OptionalOldSelf": rule.get("optionalOldSelf")}
+
+
 class Rules:
     """Checks the rules of one version's schema, and adds up what they cost."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._total = 0
+        self._dearest: list[tuple[int, str]] = []
 
     def check(self, raw: Object, at: str, place: Place, *, root: bool = False) -> None:
         """The rules of one node."""
@@ -56,6 +65,10 @@ class Rules:
     def finish(self, at: str) -> None:
         """The sum of all costs."""
         name = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema"
+        if self._total > cel_cost.TOTAL_LIMIT * TOLERANCE:
+            for _, where in self._dearest:
+                why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+                self._faults.forbidden(where, why)
         self._refuse(at, name, self._total, cel_cost.TOTAL_LIMIT)
 
     def _refuse(self, at: str, name: str, cost: int, limit: int) -> None:
@@ -67,9 +80,9 @@ class Rules:
         if not text.strip():
             faults.required(f"{at}.rule", "rule is not specified")
         elif message and not message.strip():
-            faults.invalid(f"{at}.message", message, "message must be non-empty if specified")
+            faults.invalid(f"{at}.message", message, "must be non-empty if specified")
         elif "\n" in message.strip():
-            faults.invalid(f"{at}.message", message, "message must not contain line breaks")
+            faults.invalid(f"{at}.message", message, "must not contain line breaks")
         elif "\n" in text.strip() and not message.strip():
             faults.required(f"{at}.message", "message must be specified if rule contains line breaks")
         if rule.get("messageExpression") and not rule["messageExpression"].strip():
@@ -80,10 +93,12 @@ class Rules:
             why = "may not be set if oldSelf is not used in rule"
             faults.invalid(f"{at}.optionalOldSelf", rule["optionalOldSelf"], why)
         if path := rule.get("fieldPath"):
+            if "\n" in path:
+                faults.invalid(f"{at}.fieldPath", path, "must not contain line breaks")
             try:
                 resolve_path(path, schema)
-            except ValueError as error:
-                faults.invalid(f"{at}.fieldPath", path, f"fieldPath must be a valid path: {error}")
+            except ValueError:
+                faults.invalid(f"{at}.fieldPath", path, "must be a valid path")
 
     def _check_rule(self, rule: Object, at: str, schema: Schema, place: Place) -> None:
         optional = bool(rule.get("optionalOldSelf"))
@@ -95,17 +110,17 @@ class Rules:
                 program = compiled(text, schema, optional_old=optional)
             except CompileError as error:
                 prefix = "" if field == "rule" else "messageExpression "
-                self._faults.invalid(f"{at}.{field}", text, f"{prefix}compilation failed: {error}")
+                self._faults.invalid(f"{at}.{field}", _whole(rule), f"{prefix}compilation failed: {error}")
                 continue
-            if program.type.name not in (wanted, "dyn"):
-                prefix = "" if field == "rule" else "messageExpression "
-                self._faults.invalid(f"{at}.{field}", text, f"{prefix}must evaluate to a {wanted}")
+            if program.type.name != wanted:
+                prefix = "cel expression" if field == "rule" else "messageExpression"
+                self._faults.invalid(f"{at}.{field}", _whole(rule), f"{prefix} must evaluate to a {wanted}")
                 continue
             cost = cel_cost.estimate(program.node, {"self": schema, "oldSelf": schema})
             often = place.often if place.often is not None else MAX_BODY_BYTES // (cel_cost.smallest(schema) + 1)
             self._refuse(f"{at}.{field}", f"estimated {what} cost", cost * often, cel_cost.RULE_LIMIT)
-            if field == "rule":
-                self._total += cost * often
-                if place.lost and "oldSelf" in text and not optional:
-                    why = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {place.lost}"
-                    self._faults.invalid(f"{at}.rule", text, why)
+            self._total += cost * often
+            self._dearest = sorted([*self._dearest, (-cost * often, f"{at}.{field}")])[:MOST_NAMED]
+            if field == "rule" and place.lost and "oldSelf" in text and not optional:
+                why = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {place.lost}"
+                self._faults.invalid(f"{at}.rule", text, why)

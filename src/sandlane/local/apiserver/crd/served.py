@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandlane.kube.resource import Object, Resource
@@ -45,10 +46,8 @@ def resource_types(definition: Object, conversion: Conversion | None = None) -> 
             subresources=tuple(sub for sub, wanted in ((STATUS, status), (SCALE, scale)) if wanted),
             columns=tuple(_column(column) for column in version.get("additionalPrinterColumns") or ()),
             storage_version=storage_version,
-            from_storage=_converter(
-                api_version, strategy, other=conversion is not None or version["name"] != storage_version
-            ),
-            to_storage=_converter(stored_as, None),
+            from_storage=_shown(api_version, strategy, versions),
+            to_storage=_kept(stored_as, versions),
             conversion=conversion,
             selectable_fields={
                 field["jsonPath"].lstrip("."): _selectable(field["jsonPath"])
@@ -63,16 +62,31 @@ def resource_types(definition: Object, conversion: Conversion | None = None) -> 
     return made
 
 
-def _converter(api_version: str, strategy: CustomStrategy | None, *, other: bool = False) -> Callable[[Object], Object]:
-    """Conversion None: the version's name differs, and fields that the version has not are left out (`other`: it is
-    not the version at rest). Defaults are filled in when an object is read."""
+def _kept(api_version: str, versions: Mapping[str, ResourceType]) -> Callable[[Object], Object]:
+    """Conversion None: the version's name differs, and what the version at rest has no fields for is left out."""
 
     def convert(obj: Object) -> Object:
-        obj["apiVersion"] = api_version
-        if strategy is not None:
-            if other:
-                strategy.prune(obj)
-            strategy.default(obj)
+        if obj["apiVersion"] != api_version:
+            obj["apiVersion"] = api_version
+            versions[api_version].strategy.prune(obj)
+        return obj
+
+    return convert
+
+
+def _shown(
+    api_version: str, strategy: CustomStrategy, versions: Mapping[str, ResourceType]
+) -> Callable[[Object], Object]:
+    """What a version shows of an object in any version: defaults are those of the version that it is in, and what the
+    shown version has no fields for is left out."""
+
+    def convert(obj: Object) -> Object:
+        own = versions.get(obj["apiVersion"])
+        if own is not None:
+            own.strategy.default(obj)
+        if obj["apiVersion"] != api_version:
+            obj["apiVersion"] = api_version
+            strategy.prune(obj)
         return obj
 
     return convert
@@ -91,8 +105,8 @@ def _column(column: Object) -> Column:
         value = found[0]
         if column["type"] == "integer":
             return int(value) if isinstance(value, (int, float)) else None
-        if column["type"] == "string" and not isinstance(value, (str, dict, list)):
-            return str(value).lower() if isinstance(value, bool) else str(value)
+        if column["type"] == "string":
+            return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
         return value
 
     return Column(

@@ -5,16 +5,21 @@ https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resou
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sandlane.kube.resource import Object
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _UNSUPPORTED = ("id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref")
 _TEXTS = ("description", "title", "type", "default", "nullable")
 _FLAGS = ("x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string")
+_EITHER: dict[str, tuple[str, ...]] = defaultdict(
+    tuple, integer=(".anyOf[0]",), string=(".anyOf[1]",)
+)  # the one way to say what int-or-string is
+INCOMPLETE = "because it is defined in"
 _ONLY_NAMES = frozenset({"type", "properties", "description"})
 
 
@@ -41,8 +46,6 @@ def check_node(faults: Faults, raw: Object, at: str, *, root: bool, item: bool) 
         faults.forbidden(f"{at}.items", "items must be a schema object and not an array")
     if "additionalProperties" in raw and raw.get("properties") and raw["additionalProperties"] is not True:
         faults.forbidden(f"{at}.additionalProperties", "additionalProperties and properties are mutual exclusive")
-    elif raw.get("additionalProperties") is False:
-        faults.forbidden(f"{at}.additionalProperties", "additionalProperties cannot be set to false")
     _check_flags(faults, raw, at)
     _check_list(faults, raw, at)
     if root:
@@ -56,12 +59,12 @@ def _check_flags(faults: Faults, raw: Object, at: str) -> None:
     if raw.get("x-kubernetes-preserve-unknown-fields") is False:
         faults.invalid(f"{at}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
     if raw.get("x-kubernetes-embedded-resource"):
-        if kind != "object":
-            why = "must be object if x-kubernetes-embedded-resource is true"
-            faults.invalid(f"{at}.type", kind, why) if kind else faults.required(f"{at}.type", why)
         if not raw.get("x-kubernetes-preserve-unknown-fields") and not raw.get("properties"):
             why = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"
             faults.required(f"{at}.properties", why)
+        if kind != "object":
+            why = "must be object if x-kubernetes-embedded-resource is true"
+            faults.invalid(f"{at}.type", kind, why) if kind else faults.required(f"{at}.type", why)
     if (map_type := raw.get("x-kubernetes-map-type")) is not None:
         if map_type not in ("granular", "atomic"):
             faults.not_supported(f"{at}.x-kubernetes-map-type", map_type, ("atomic", "granular"))
@@ -80,14 +83,15 @@ def _check_list(faults: Faults, raw: Object, at: str) -> None:
             faults.required(f"{at}.x-kubernetes-list-type", why)
         return
     if list_type not in ("atomic", "map", "set"):
-        faults.not_supported(f"{at}.x-kubernetes-list-type", list_type, ("atomic", "map", "set"))
+        supported = 'supported values: "atomic", "set", "map"'
+        faults.errors.append(FieldError("FieldValueNotSupported", f"{at}.x-kubernetes-list-type", list_type, supported))
     if kind != "array":
         faults.invalid(f"{at}.type", kind, "must be array if x-kubernetes-list-type is specified")
     if list_type != "map" and keys:
         why = "must be map if x-kubernetes-list-map-keys is non-empty"
         faults.invalid(f"{at}.x-kubernetes-list-type", list_type, why)
     atomic = items.get("x-kubernetes-list-type") == "atomic" or items.get("x-kubernetes-map-type") == "atomic"
-    if list_type == "set" and items.get("type") in ("object", "array") and not atomic:
+    if list_type == "set" and items.get("type") == "object" and not atomic:
         part = "x-kubernetes-map-type" if items["type"] == "object" else "x-kubernetes-list-type"
         why = "must be atomic as item of a list with x-kubernetes-list-type=set"
         faults.invalid(f"{at}.items.{part}", items.get(part, ""), why)
@@ -150,9 +154,9 @@ def _branches(raw: Mapping[str, Any], at: str) -> Iterator[tuple[str, Object]]:
 
 def _check_branch(faults: Faults, branch: Object, path: str, outer: Object | None, at: str) -> None:
     """A branch only says more of what is said outside of it: `outer`, at the path `at`; None where it says nothing."""
-    either = bool(outer and outer.get("x-kubernetes-int-or-string"))
+    either = bool(outer and outer.get("x-kubernetes-int-or-string")) and path.endswith(_EITHER[branch.get("type", "")])
     for name in _TEXTS:
-        if name in branch and not (name == "type" and either and branch["type"] in ("integer", "string")):
+        if name in branch and not (name == "type" and either):
             faults.forbidden(f"{path}.{name}", "must be empty to be structural")
     for name in _FLAGS:
         if branch.get(name):
@@ -170,13 +174,13 @@ def _check_branch(faults: Faults, branch: Object, path: str, outer: Object | Non
         where = f"{at}.properties[{name}]"
         found = known.get(name) or (values if isinstance(values, dict) else None)
         if found is None and not (outer or {}).get("x-kubernetes-preserve-unknown-fields"):
-            faults.required(where, f"because it is defined in {path}.properties[{name}]")
+            faults.required(where, f"{INCOMPLETE} {path}.properties[{name}]")
         if isinstance(below, dict):
             _check_branch(faults, below, f"{path}.properties[{name}]", found, where)
     if isinstance(branch.get("items"), dict):
         items = (outer or {}).get("items")
         if not isinstance(items, dict):
-            faults.required(f"{at}.items", f"because it is defined in {path}.items")
+            faults.required(f"{at}.items", f"{INCOMPLETE} {path}.items")
         _check_branch(
             faults, branch["items"], f"{path}.items", items if isinstance(items, dict) else None, f"{at}.items"
         )

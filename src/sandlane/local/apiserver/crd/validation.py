@@ -133,7 +133,7 @@ def _check_object(
     raw = schema.raw
     for name in ("apiVersion", "kind") if schema.embedded else ():
         if not value.get(name):
-            errors.append(FieldError("FieldValueRequired", f"{path}.{name}", None, "must not be empty"))
+            errors.append(FieldError("FieldValueRequired", f"{path}.{name}", None))
     for name in raw.get("required") or ():
         if name not in value:
             errors.append(FieldError("FieldValueRequired", f"{path}.{name}" if path else name, None, ""))

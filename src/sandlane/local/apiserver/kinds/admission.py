@@ -11,13 +11,13 @@ from sandlane.local.apiserver.cel import scopes
 from sandlane.local.apiserver.cel.program import compile_expression
 from sandlane.local.apiserver.cel.syntax import RESERVED, CompileError
 from sandlane.local.apiserver.cel.types import DYN, Type
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.names import check_selector, dns1035_label, path_segment, qualified_name, subdomain
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _SCOPES = ("*", "Cluster", "Namespaced")
 _ACTIONS = ("Audit", "Deny", "Warn")
-_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
+_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 _IDENTIFIER = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*", re.ASCII)
 
 
@@ -46,7 +46,9 @@ def check_webhooks(faults: Faults, obj: Object) -> None:
     names: set[str] = set()
     for index, hook in enumerate(obj.get("webhooks") or []):
         at, name = f"webhooks[{index}]", hook.get("name", "")
-        if name.count(".") < 2:
+        if not name:
+            faults.required(f"{at}.name")
+        elif name.count(".") < 2:
             faults.invalid(f"{at}.name", name, "should be a domain with at least three segments separated by dots")
         if name in names:
             faults.duplicate(f"{at}.name", name)
@@ -73,9 +75,31 @@ def check_webhooks(faults: Faults, obj: Object) -> None:
         client = hook.get("clientConfig") or {}
         if ("url" in client) == ("service" in client):
             faults.required(f"{at}.clientConfig", "exactly one of url or service is required")
-        if "url" in client:
+        elif "url" in client:
             check_webhook_url(faults, client["url"], f"{at}.clientConfig.url")
+        else:
+            _check_service(faults, client["service"] or {}, f"{at}.clientConfig.service")
+        faults.one_of(f"{at}.matchPolicy", hook.get("matchPolicy"), ("Equivalent", "Exact"))
+        for key in ("namespaceSelector", "objectSelector"):
+            check_selector(faults, hook.get(key), f"{at}.{key}")
         _check_conditions(faults, hook, f"{at}.matchConditions", scopes.CONDITIONS)
+
+
+def _check_service(faults: Faults, service: Object, at: str) -> None:
+    """The Service that a webhook is behind."""
+    for field, named in (("name", "namespace"), ("namespace", "name")):  # upstream mixes them up
+        if not service.get(field):
+            faults.required(f"{at}.{named}")
+    path = service.get("path")
+    if path is not None and not path.startswith("/"):
+        faults.invalid(f"{at}.path", path, "must start with a '/'")
+    if path and path != "/":
+        for place, segment in enumerate(path.removesuffix("/").split("/")[1:] or [""]):
+            if not segment:
+                faults.invalid(f"{at}.path", path, f"segment[{place}] may not be empty")
+    if not 0 < service.get("port", 443) < 65536:
+        why = "port is not valid: must be between 1 and 65535, inclusive"
+        faults.invalid(f"{at}.port", service["port"], why)
 
 
 def check_webhook_url(faults: Faults, url: str, field: str) -> None:
@@ -123,21 +147,30 @@ def _check_conditions(faults: Faults, owner: Object, at: str, variables: scopes.
     names: set[str] = set()
     for index, condition in enumerate(owner.get("matchConditions") or ()):
         name = condition.get("name", "")
+        if not (condition.get("expression") or "").strip():
+            faults.required(f"{at}[{index}].expression")
+        else:
+            _check_expression(faults, condition["expression"], f"{at}[{index}].expression", variables, "bool")
         if not name:
             faults.required(f"{at}[{index}].name")
-        elif name in names:
+            continue
+        for detail in qualified_name(name):
+            faults.invalid(f"{at}[{index}].name", name, detail)
+        if name in names:
             faults.duplicate(f"{at}[{index}].name", name)
         names.add(name)
-        _check_expression(faults, condition.get("expression"), f"{at}[{index}].expression", variables, "bool")
 
 
 def _check_rules(faults: Faults, rules: Iterable[Object], at: str) -> None:
     """Which operations on which resources."""
     for index, rule in enumerate(rules):
         field = f"{at}[{index}]"
-        for name in rule.get("resourceNames") or ():
+        only = rule.get("resourceNames") or ()
+        for place, name in enumerate(only):
             for detail in path_segment(name):
-                faults.invalid(f"{field}.resourceNames", name, detail)
+                faults.invalid(f"{field}.resourceNames[{place}]", name, detail)
+            if name in only[:place]:
+                faults.duplicate(f"{field}.resourceNames[{place}]", name)
         for key, many in (
             ("operations", "operations"),
             ("apiGroups", "API groups"),
@@ -155,6 +188,15 @@ def _check_rules(faults: Faults, rules: Iterable[Object], at: str) -> None:
                     faults.not_supported(f"{field}.{key}[{place}]", each, _OPERATIONS)
                 elif not each and key in ("apiVersions", "resources"):
                     faults.required(f"{field}.{key}[{place}]")
+        given = rule.get("resources") or []
+        for place, each in enumerate(given):
+            name, slash, sub = each.partition("/")
+            if slash and sub != "*" and f"{name}/*" in given:
+                why = f"if '{name}/*' is present, must not specify {each}"
+                faults.invalid(f"{field}.resources[{place}]", each, why)
+            elif slash and name != "*" and f"*/{sub}" in given:
+                why = f"if '*/{sub}' is present, must not specify {each}"
+                faults.invalid(f"{field}.resources[{place}]", each, why)
         faults.one_of(f"{field}.scope", rule.get("scope"), _SCOPES)
 
 
@@ -180,8 +222,9 @@ def _check_expression(
     except CompileError as error:
         faults.invalid(at, expression, f"compilation failed: {error}")
         return DYN
-    if wanted and found.name not in (*wanted, "dyn"):
-        faults.invalid(at, expression, f"must evaluate to {wanted[0]}")
+    if wanted and found.name not in wanted:
+        which = wanted[0] if len(wanted) == 1 else f"one of [{' '.join(wanted)}]"
+        faults.invalid(at, expression, f"must evaluate to {which} but got {found}")
     return found
 
 
@@ -207,9 +250,7 @@ def check_admission_policy(faults: Faults, obj: Object) -> None:
         if not name.strip():
             faults.required(f"{at}.name", "name is not specified")
         elif not _IDENTIFIER.fullmatch(name) or name in RESERVED:
-            faults.invalid(f"{at}.name", name, "name is not a valid CEL identifier")
-        elif name in named:
-            faults.duplicate(f"{at}.name", name)
+            faults.invalid(f"{at}.name", name, "must be a valid CEL identifier")
         seen = scopes.of_policy(params=params, variables=named)
         named[name] = _check_expression(faults, variable.get("expression"), f"{at}.expression", seen)
     seen = scopes.of_policy(params=params, variables=named)
@@ -221,8 +262,9 @@ def check_admission_policy(faults: Faults, obj: Object) -> None:
     keys: set[str] = set()
     for index, annotation in enumerate(spec.get("auditAnnotations") or ()):
         at, key = f"spec.auditAnnotations[{index}]", annotation.get("key", "")
-        for detail in qualified_name(f"{obj['metadata'].get('name', '')}/{key}"):
-            faults.invalid(f"{at}.key", key, detail)
+        whole = f"{obj['metadata'].get('name', '')}/{key}"
+        for detail in qualified_name(whole):
+            faults.invalid(f"{at}.key", whole, detail)
         _check_expression(
             faults, annotation.get("valueExpression"), f"{at}.valueExpression", seen, "string", "null_type"
         )
@@ -253,11 +295,9 @@ def _check_validation(faults: Faults, validation: Object, at: str, seen: scopes.
     _check_expression(faults, validation.get("expression"), f"{at}.expression", seen, "bool")
     message = validation.get("message") or ""
     if message and not message.strip():
-        faults.invalid(f"{at}.message", message, "message must be non-empty if specified")
+        faults.invalid(f"{at}.message", message, "must be non-empty if specified")
     elif "\n" in message.strip():
-        faults.invalid(f"{at}.message", message, "message must not contain line breaks")
-    elif not message and "\n" in (validation.get("expression") or "").strip():
-        faults.required(f"{at}.message", "message must be specified if expression contains line breaks")
+        faults.invalid(f"{at}.message", message, "must not contain line breaks")
     expression = validation.get("messageExpression")
     if expression and not expression.strip():
         faults.invalid(f"{at}.messageExpression", expression, "must be non-empty if specified")
@@ -307,4 +347,9 @@ def _check_param_ref(faults: Faults, reference: Object) -> None:
     if not name and selector is None:
         faults.required("spec.paramRef", "one of name or selector must be specified")
     action = reference.get("parameterNotFoundAction")
-    faults.one_of("spec.paramRef.parameterNotFoundAction", action, ("Allow", "Deny"), required=True)
+    if not action:
+        faults.required("spec.paramRef.parameterNotFoundAction")
+    elif action not in ("Deny", "Allow"):
+        supported = 'supported values: "Deny", "Allow"'
+        at = "spec.paramRef.parameterNotFoundAction"
+        faults.errors.append(FieldError("FieldValueNotSupported", at, action, supported))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
-from sandlane.kube.quantity import parse_quantity
+from sandlane.kube.quantity import canonical_quantity, parse_quantity
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import check_selector
@@ -239,11 +239,57 @@ def _check_metric(faults: Faults, metric: Object, at: str) -> None:
             faults.invalid(f"{where}.averageUtilization", target["averageUtilization"], "must be greater than 0")
 
 
+_COMPUTE = {f"{kind}{name}" for kind in ("", "requests.", "limits.") for name in ("cpu", "memory", "ephemeral-storage")}
+_COUNTS = {"configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets"}
+_COUNTS |= {"services", "services.loadbalancers", "services.nodeports", "requests.storage"}
+_PAIRS = ({"BestEffort", "NotBestEffort"}, {"Terminating", "NotTerminating"})
+_POD_SCOPES = {"CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating"}
+_SCOPES = {"BestEffort": {"pods"}, **{scope: {"pods", *_COMPUTE} for scope in _POD_SCOPES}}
+_SCOPES["VolumeAttributesClass"] = {"persistentvolumeclaims", "requests.storage"}
+_OPERATORS = ("DoesNotExist", "Exists", "In", "NotIn")
+
+
 def check_quota(faults: Faults, obj: Object) -> None:
-    """A ResourceQuota's limits."""
-    for name, text in ((obj.get("spec") or {}).get("hard") or {}).items():
-        if parse_quantity(text) < 0:
+    """A ResourceQuota's limits, and the scopes that they can have."""
+    spec = obj.get("spec") or {}
+    hard = spec.get("hard") or {}
+    for name, text in hard.items():
+        if "/" not in name and name not in _COMPUTE | _COUNTS:
+            for what in ("type or fully qualified", "for quota"):
+                faults.invalid(f"spec.hard[{name}]", name, f"must be a standard resource {what}")
+        if (value := parse_quantity(text)) < 0:
             faults.invalid(f"spec.hard[{name}]", text, "must be greater than or equal to 0")
+        if (name in _COUNTS - {"requests.storage"} or name.startswith("count/")) and value.denominator != 1:
+            faults.invalid(f"spec.hard[{name}]", canonical_quantity(text), "must be an integer")
+    scopes = spec.get("scopes") or []
+    _check_scopes(faults, "spec.scopes", scopes, scopes, hard)
+    requirements = (spec.get("scopeSelector") or {}).get("matchExpressions") or []
+    at = "spec.scopeSelector.matchExpressions"
+    for each in requirements:
+        scope, operator, values = each.get("scopeName", ""), each.get("operator", ""), each.get("values") or []
+        if operator not in _OPERATORS:
+            faults.invalid(f"{at}.operator", operator, "not a valid selector operator")
+        elif operator != "Exists" and scope not in ("PriorityClass", "VolumeAttributesClass"):
+            which = "ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
+            faults.invalid(f"{at}.operator", operator, f"must be 'Exists' when scope is any of {which}")
+        if operator in ("In", "NotIn") and not values:
+            why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+            faults.required(f"{at}.values", why)
+        elif operator in ("Exists", "DoesNotExist") and values:
+            why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+            faults.invalid(f"{at}.values", values, why)
+    named = [each.get("scopeName", "") for each in requirements]
+    _check_scopes(faults, f"{at}.scopeName", named, spec.get("scopeSelector"), hard)
+
+
+def _check_scopes(faults: Faults, at: str, scopes: list[str], shown: Any, hard: Object) -> None:
+    for scope in scopes:
+        if scope not in _SCOPES:
+            faults.invalid(at, shown, "unsupported scope")
+        elif any(name not in _SCOPES[scope] for name in hard if name in _COMPUTE | _COUNTS):
+            faults.invalid(at, shown, "unsupported scope applied to resource")
+    if any(pair <= set(scopes) for pair in _PAIRS):
+        faults.invalid(at, shown, "conflicting scopes")
 
 
 def check_limit_range(faults: Faults, obj: Object) -> None:

@@ -58,7 +58,12 @@ _WITH_VALUE = frozenset(
 
 
 def _show(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    text = msgspec.json.encode(value).decode()
+    return (
+        text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+        if isinstance(value, dict)
+        else text
+    )
 
 
 def go_struct(value: Object, fields: str) -> Object:

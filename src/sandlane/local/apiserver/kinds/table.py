@@ -276,6 +276,7 @@ def _policy_and_scaling() -> tuple[Kind, ...]:
         check_update=data.check_priority_class_update,
         generation=("value",),
     )
+    flow, flow_rules = "flowcontrol.apiserver.k8s.io/v1", Rules(generation=_SPEC, status=True)
     return (
         kind_row("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", rules=budget),
         kind_row(
@@ -294,6 +295,8 @@ def _policy_and_scaling() -> tuple[Kind, ...]:
         ),
         kind_row("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", "pc", cluster=True, rules=priority),
         kind_row("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", cluster=True),
+        kind_row(flow, "FlowSchema", "flowschemas", cluster=True, rules=flow_rules),
+        kind_row(flow, "PriorityLevelConfiguration", "prioritylevelconfigurations", cluster=True, rules=flow_rules),
     )
 
 
@@ -387,5 +390,6 @@ def _storage() -> tuple[Kind, ...]:
         kind_row("storage.k8s.io/v1", "CSINode", "csinodes", cluster=True),
         kind_row("storage.k8s.io/v1", "CSIStorageCapacity", "csistoragecapacities"),
         kind_row("storage.k8s.io/v1", "StorageClass", "storageclasses", "sc", cluster=True, rules=storage_class),
+        kind_row("storage.k8s.io/v1", "VolumeAttributesClass", "volumeattributesclasses", "vac", cluster=True),
         kind_row("storage.k8s.io/v1", "VolumeAttachment", "volumeattachments", cluster=True, status=True),
     )

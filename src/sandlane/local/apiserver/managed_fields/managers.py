@@ -247,7 +247,8 @@ async def _comparisons(
     old, new = without_managers(old), without_managers(new)
     found = {change.api_version: _compared(old, new, versions.schema(change.api_version), change)}
     for version in sorted({entry.api_version for entry in managers} - found.keys()):
-        before, after = [await versions.show(obj, version) if obj else obj for obj in (old, new)]
+        before = await versions.show(old, version, "old object") if old else old
+        after = await versions.show(new, version, "new object")
         found[version] = _compared(before, after, versions.schema(version), change)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Object
@@ -21,8 +21,8 @@ class Versions(Protocol):
     def schema(self, api_version: str) -> Schema | None:
         """The schema of a version that there is."""
 
-    async def show(self, obj: Object, api_version: str) -> Object:
-        """An object in a version that there is, without defaults. Raises `StatusError`."""
+    async def show(self, obj: Object, api_version: str, what: str = "object") -> Object:
+        """An object in a version that there is, without defaults; `what` it is. Raises `StatusError`."""
 
 
 class OneVersion:
@@ -39,7 +39,7 @@ class OneVersion:
         """That of the one version."""
         return self._schema
 
-    async def show(self, obj: Object, api_version: str) -> Object:
+    async def show(self, obj: Object, api_version: str, what: str = "object") -> Object:
         """As it is."""
         return obj
 
@@ -61,8 +61,8 @@ class ServedVersions:
         """The schema of a version."""
         return self._types[api_version].schema
 
-    async def show(self, obj: Object, api_version: str) -> Object:
-        """An object in another version. Without a webhook nothing but the version's name changes."""
+    async def show(self, obj: Object, api_version: str, what: str = "object") -> Object:
+        """An object in another version. Without a webhook nothing but the version's name changes: its fields must fit."""
         source, target = self._types[obj["apiVersion"]], self._types[api_version]
         if source is target:
             return obj
@@ -71,4 +71,22 @@ class ServedVersions:
             return target.from_storage(kept) if target.from_storage else kept
         if target.conversion is not None:
             return (await target.conversion.convert([obj], api_version))[0]
+        target.strategy.prune(pruned := copy_json(obj))
+        if lost := _first_lost(obj, pruned):
+            raise StatusError(500, "", f"failed to convert {what}: {lost}: field not declared in schema")
         return obj | {"apiVersion": api_version}
+
+
+def _first_lost(obj: Any, pruned: Any, at: str = "") -> str:
+    """The first field that was pruned."""
+    if isinstance(obj, dict) and isinstance(pruned, dict):
+        for name in sorted(obj):
+            lost = _first_lost(obj[name], pruned[name], f"{at}.{name}") if name in pruned else f"{at}.{name}"
+            if lost and name != "metadata":
+                return lost
+    elif isinstance(obj, list) and isinstance(pruned, list):
+        return next(
+            filter(None, (_first_lost(*pair, f"{at}[{i}]") for i, pair in enumerate(zip(obj, pruned, strict=False)))),
+            "",
+        )
+    return ""
