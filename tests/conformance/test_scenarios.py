@@ -1,7 +1,7 @@
 """What a real kube-apiserver answered, ours answers: recorded scenarios, over HTTPS and through kubectl.
 
-`scenarios/`, `kubectl_cases.json` and `own/faults.json` are recorded. The rest of `own/` is not: what it expects follows from
-the Kubernetes API conventions and documentation, for what the recordings leave out.
+`scenarios/` and `kubectl_cases.json` are recorded. `own/` follows from the Kubernetes API conventions and documentation; a real
+server (without streaming lists) gave the same answers.
 `known_gaps.txt` lists the scenarios that do not pass yet; a listed one that passes fails here, so that the list only shrinks.
 One listed as `sometimes:NAME` shows a race that is known and not mended yet.
 """
