@@ -112,6 +112,7 @@ async def test_a_policy_that_cuts_off_the_fork_is_reported() -> None:
         await cluster.client.create(SANDBOXES, sandbox())
         blocked = await cluster.condition("RoutesProgrammed", "False", "PolicyBlocksTraffic")
         assert "NetworkPolicy deny" in message(blocked, "RoutesProgrammed")
+        assert blocked["status"]["phase"] == "Failed"
         await cluster.patch(NETWORK_POLICIES, "deny", {"spec": {"ingress": [{"from": [{"podSelector": {}}]}]}})
         await cluster.ready()
 

@@ -198,6 +198,10 @@ _HOPELESS = frozenset(
     {reasons.IMAGE_PULL_FAILED, reasons.CRASH_LOOP, reasons.CONTAINER_FAILED, reasons.CONFIG_MISSING}
     | {reasons.UNSCHEDULABLE, reasons.REFUSED, *_LIMITS}
 )
+_WITHOUT_ROUTES = frozenset(
+    {reasons.POLICY_BLOCKS_TRAFFIC, reasons.SERVICE_NOT_ROUTABLE, reasons.ROUTES_REJECTED, reasons.NOT_OWNED}
+)
+"""Reasons for which routes do not come by waiting."""
 
 
 def _within_limits(plan: Plan, forks: tuple[ForkStatus, ...]) -> Verdict:
@@ -286,7 +290,8 @@ def _phase(verdicts: Mapping[str, Verdict], forks: tuple[ForkStatus, ...]) -> st
         return "Ready"
     if not (verdicts["Accepted"].status and verdicts["WithinLimits"].status):
         return "Failed"
-    if verdicts["ForksReady"].reason in _HOPELESS:
+    routes = verdicts["RoutesProgrammed"]
+    if verdicts["ForksReady"].reason in _HOPELESS or (routes.status is False and routes.reason in _WITHOUT_ROUTES):
         return "Failed"
     return "Pending" if verdicts["ForksReady"].reason == reasons.SUSPENDED else "Progressing"
 
