@@ -87,8 +87,7 @@ class Piece:
     @cached_property
     def digest(self) -> bytes:
         """A hash of the content."""
-        plain = [(key, msgspec.to_builtins(self.entries[key])) for key in sorted(self.entries)]
-        return hashlib.sha256(msgspec.json.encode(plain)).digest()
+        return hashlib.sha256(msgspec.json.encode([(key, self.entries[key]) for key in sorted(self.entries)])).digest()
 
 
 _NOTHING = Piece({})

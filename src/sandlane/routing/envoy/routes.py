@@ -107,20 +107,35 @@ def _shard_template() -> Any:
 
 
 def shard_routes(namespace: str, shard: int, entries: Mapping[str, bytes]) -> bytes:
-    """One shard's route configuration; `entries` are encoded actions by entry name."""
+    """One shard's route configuration; `entries` are encoded actions by entry name, and are put together as they are."""
     message = _shard_template()
     message.name = shard_name(namespace, shard)
     host = message.virtual_hosts[0]
     if not entries:  # Envoy refuses an empty map
         host.routes.append(_BASELINE)
         return bytes(message.SerializeToString(deterministic=True))
-    tree = host.matcher.matcher_tree
-    tree.input.CopyFrom(_INPUT)
-    table = tree.exact_match_map.map
-    for name, entry in entries.items():
-        table[name].MergeFromString(entry)
-    host.matcher.on_no_match.CopyFrom(_on_match(_BASELINE))
-    return bytes(message.SerializeToString(deterministic=True))
+    tree, actions = matcher_pb2.Matcher.MatcherTree, matcher_pb2.Matcher.MatcherTree.MatchMap
+    pair = actions.DESCRIPTOR.fields_by_name["map"].message_type
+    table = b"".join(
+        _field(actions.DESCRIPTOR, "map", _field(pair, "key", name.encode()) + _field(pair, "value", entries[name]))
+        for name in sorted(entries)
+    )
+    whole = _field(matcher_pb2.Matcher.DESCRIPTOR, "matcher_tree", _field(tree.DESCRIPTOR, "exact_match_map", table))
+    encoded_host: bytes = host.SerializeToString(deterministic=True) + _field(host.DESCRIPTOR, "matcher", _REST + whole)
+    message.ClearField("virtual_hosts")
+    made: bytes = message.SerializeToString(deterministic=True)
+    return made + _field(message.DESCRIPTOR, "virtual_hosts", encoded_host)
+
+
+def _field(of: Any, name: str, payload: bytes) -> bytes:
+    """One field of a message (by its descriptor) as protobuf writes it: tag, length, payload."""
+    head, number = bytearray(), of.fields_by_name[name].number << 3 | 2
+    for value in (number, len(payload)):
+        while value > 127:
+            head.append(value & 127 | 128)
+            value >>= 7
+        head.append(value)
+    return bytes(head) + payload
 
 
 def _on_match(route: Any) -> Any:
@@ -130,18 +145,22 @@ def _on_match(route: Any) -> Any:
     return message
 
 
-_INPUT = json_format.ParseDict(
+_REST = json_format.ParseDict(
     {
-        "input": {
-            "name": "key",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-                "header_name": KEY_HEADER,
-            },
-        }
+        "matcher_tree": {
+            "input": {
+                "name": "key",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+                    "header_name": KEY_HEADER,
+                },
+            }
+        },
+        "on_no_match": json_format.MessageToDict(_on_match(_BASELINE)),
     },
-    matcher_pb2.Matcher.MatcherTree(),
-).input
+    matcher_pb2.Matcher(),
+).SerializeToString(deterministic=True)
+"""What every shard's matcher has beside its entries; protobuf merges what is there twice."""
 
 
 def entry(
