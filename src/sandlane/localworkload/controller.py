@@ -27,6 +27,8 @@ from sandlane.world.world import World
 PHASES = ("Pending", "Connected", "Disconnected", "Failed", "Terminating")
 ROUTES_OUT = timedelta(seconds=2)
 """How long a deletion waits for routers to confirm that no request goes to the laptop any more; the tunnel servers refuse then."""
+ROUTES_FIRST = 0.5
+"""Seconds that a lost connection's condition waits at most for the routers to serve what is to be done without it."""
 QUIETLY = timedelta(seconds=5)
 """How long a deletion may take before its condition says what it waits for."""
 
@@ -65,6 +67,8 @@ class LocalWorkloadController:
         self._cache = manager.cache
         self._clock = manager.clock
         self._recorder = manager.recorder
+        self._lost: dict[str, float] = {}
+        """Uid -> since when it waits for the routes."""
 
     def setup_with_manager(self, manager: Manager) -> Controller:
         """Say who wakes it."""
@@ -109,8 +113,21 @@ class LocalWorkloadController:
         if answer is not None:
             self._cache.observe(LOCAL_WORKLOADS, answer)
             local = self._world.local_workloads.get(request) or local
+        if self._routes_are_behind(local):
+            return Result.requeue_after(0.05)
         connected = await self._report(local, check(self._world, local))
         return Result.requeue_after(HEARTBEAT.total_seconds()) if connected else Result.done()
+
+    def _routes_are_behind(self, local: LocalWorkload) -> bool:
+        """Whether a connection has just been lost and its routes have still to follow: they go first."""
+        uid, since = local.metadata.uid, self._clock.monotonic()
+        if is_true(local.status.conditions, "Connected") and not self._connections.observed(uid).servers:
+            since = self._lost.setdefault(uid, since)
+            report = self._routes.sandbox(Key(local.metadata.namespace, local.spec.sandbox))
+            if report is not None and not report.programmed and self._clock.monotonic() - since < ROUTES_FIRST:
+                return True
+        self._lost.pop(uid, None)
+        return False
 
     async def _report(self, local: LocalWorkload, problem: Problem | None) -> bool:
         """Write the status, if it is another one; whether the laptop is connected."""
