@@ -52,6 +52,8 @@ IN_THE_WAY = 10.0
 FIELD_MANAGER = "sandlane"
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 """What `kubectl rollout restart` writes into a Pod template: it stays."""
+LOOK_AT_POLICIES = 10.0
+"""Seconds for which a turned Service that no policy was in the way of is not judged again, unless policies or workloads change."""
 DRAIN = 5.0
 """Seconds between turning a Service back and taking its listeners away."""
 
@@ -74,6 +76,7 @@ class RoutingController:
         self._turned_back: dict[Key, float] = {}
         self._allocating = asyncio.Lock()
         self._contests = Contests(manager.clock)
+        self._judged: dict[Key, float] = {}  # turned Service -> when policies are to be looked at again
         self._budgets: dict[str, float] = {}  # namespace -> when its PodDisruptionBudget is to be looked at again
 
     def setup_with_manager(self, manager: Manager) -> Controller:
@@ -103,8 +106,7 @@ class RoutingController:
         """Drive one Service to where its requests should go."""
         service = self._world.services.get(request)
         if service is None or service.metadata.deleting or self._ending(request.namespace):
-            self._contests.forget(request)
-            self._publisher.bar(request, "")
+            self._forget(request)
             return await self._tidy(request.namespace)
         if ours(service):
             return Result.done()
@@ -116,13 +118,12 @@ class RoutingController:
         if problem and is_turned(service):
             self._recorder.event(SERVICES, service.metadata, reasons.SERVICE_NOT_ROUTABLE, problem, kind=WARNING)
         if not wanted:
-            self._contests.forget(request)
-            self._publisher.bar(request, "")
+            self._forget(request)
             return await self._release(service)
         if left := self._left_to_owner(service):
             return await self._leave(service, left)
         remembered = listeners(self._world, service)
-        if why := barrier(self._world, original, remembered):
+        if why := self._barrier(service, remembered):
             return await self._bar(service, why)
         if is_turned(service) and not is_right(service, remembered):
             if not self._publisher.routers(request.namespace):
@@ -140,7 +141,7 @@ class RoutingController:
                 self._cache.observe(SERVICES, applied.object)
         if is_turned(service) and not self._publisher.routers(request.namespace):
             return await self._fail_open(service, allocated)
-        if why := barrier(self._world, original, allocated):
+        if why := self._barrier(service, allocated):
             return await self._bar(service, why)
         self._publisher.bar(request, "")
         if refused := self._refused(request):
@@ -262,6 +263,23 @@ class RoutingController:
         await self._patch(service, turn_back(service.object(), allocated))
         return Result.requeue_after(WAIT)
 
+    def _forget(self, service: Key) -> None:
+        """It is gone, or not to be routed."""
+        self._contests.forget(service)
+        self._publisher.bar(service, "")
+        self._judged.pop(service, None)
+
+    def _barrier(self, service: Service, doors: Mapping[int, int]) -> str:
+        """The policy in the way of a Service; a turned one is asked about at each change of its namespace."""
+        key, now = service.metadata.key, self._clock.monotonic()
+        if is_turned(service) and now < self._judged.get(key, 0.0):
+            return ""
+        self._judged.pop(key, None)
+        why = barrier(self._world, self._world.original(service), doors)
+        if not why and is_turned(service):
+            self._judged[key] = now + LOOK_AT_POLICIES
+        return why
+
     async def _bar(self, service: Service, why: str) -> Result:
         """A NetworkPolicy is in the way: the Service stays, or becomes again, as its owner wrote it. A change of policies wakes it."""
         key = service.metadata.key
@@ -351,6 +369,8 @@ class RoutingController:
         if not len(self._world.network_policies):
             return []
         found = self._world.services_selecting(deployment.metadata.namespace, deployment.pod_labels)
+        for service in found:
+            self._judged.pop(service.metadata.key, None)
         return [
             service.metadata.key
             for service in found
@@ -359,6 +379,7 @@ class RoutingController:
 
     def _services_in_reach(self, policy: NetworkPolicy) -> Iterable[Key]:
         """The Services that are routed or would be: in all namespaces, as callers may be anywhere."""
+        self._judged.clear()
         namespaces = {
             shadow.metadata.namespace for shadow in self._world.services if SHADOW_OF in shadow.metadata.annotations
         }

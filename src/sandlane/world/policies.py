@@ -151,18 +151,16 @@ def lost_peer(
     world: World, direction: str, had: Way, has: Way, policies: Iterable[NetworkPolicy]
 ) -> NetworkPolicy | None:
     """A policy, of these, that lets its Pods be reached from (`Ingress`) or reach (`Egress`) `had`, but not `has`."""
-    policies = [policy for policy in policies if direction in _types(policy)]
+    policies = [policy for policy in policies if _rules(policy, direction) and direction in _types(policy)]
     for policy in policies:
         namespace, selector = policy.metadata.namespace, policy.spec.pod_selector
-        if _is_only(PolicyPeer(selector), has.party):
-            continue
         rules = [
             rule
             for rule in _rules(policy, direction)
-            if _peer_allowed(world, _peers(rule, direction), had.party, namespace)
-            and (had.port is None or _port_allowed(rule, had.port))
+            if (had.port is None or _port_allowed(rule, had.port))
+            and _peer_allowed(world, _peers(rule, direction), had.party, namespace)
         ]
-        if not rules:
+        if not rules or _is_only(PolicyPeer(selector), has.party):
             continue
         granted = [
             rule
