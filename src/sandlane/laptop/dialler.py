@@ -234,14 +234,17 @@ class Dialler:
         end = self._clock.monotonic() + ENVOY_PATIENCE
         while True:
             sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
             try:
-                sock.connect(self._local_socket)  # on this machine: at once, or not at all
-                return SpliceEnd(sock)
-            except (FileNotFoundError, ConnectionRefusedError):
+                sock.connect(self._local_socket)  # on one machine: at once, or not at all
+            except OSError as error:
                 sock.close()
-                if self._clock.monotonic() > end:
+                soon = isinstance(error, FileNotFoundError | ConnectionRefusedError | BlockingIOError)
+                if not soon or self._clock.monotonic() > end:
                     raise
                 await self._clock.sleep(0.02)
+            else:
+                return SpliceEnd(sock)
 
     def _count(self, replica: str, change: int) -> None:
         count = self._held.get(replica, 0) + change
