@@ -44,7 +44,11 @@ class Served:
     def refusals(self, namespace: str) -> list[tuple[str, Refusal]]:
         return self.refused
 
-    def subscribe(self, callback: Callable[[str], None]) -> None: ...
+    rerouted: frozenset[str] = frozenset()
+    publishing = False
+
+    def subscribe(self, callback: Callable[[str], None]) -> None:
+        self.tell = callback
 
 
 def report(*objects: dict[str, Any]) -> RouteReport:
@@ -139,3 +143,24 @@ def test_a_service_that_policies_keep_from_the_router_is_told() -> None:
     told = RouteReports(world, publisher).sandbox(Key(NAMESPACE, "a"))  # type: ignore[arg-type]
     assert told is not None
     assert (told.programmed, told.reason, told.message) == (False, "PolicyBlocksTraffic", "NetworkPolicy p")
+
+
+def test_an_answer_of_a_router_without_news_costs_nothing() -> None:
+    """Who waits is looked at again when routers say something new, and only told when that changes their report."""
+    world = World.of([*baseline(), *sandbox("a")])
+    publisher = Served(world)
+    publisher.late = ["router r does not serve the last change yet"]
+    reports = RouteReports(world, publisher)  # type: ignore[arg-type]
+    told: list[Key] = []
+    reports.subscribe(lambda kind, key: told.append(key))
+    waiting, asked = reports.sandbox(Key(NAMESPACE, "a")), []
+    assert waiting is not None
+    assert not waiting.programmed
+    look = reports.sandbox
+    reports.sandbox = lambda key: asked.append(key) or look(key)  # type: ignore[method-assign, func-returns-value]
+    for _ in range(3):
+        publisher.tell(NAMESPACE)
+    assert (len(asked), told) == (1, [])
+    publisher.late = []
+    publisher.tell(NAMESPACE)
+    assert (len(asked), told) == (2, [Key(NAMESPACE, "a")])

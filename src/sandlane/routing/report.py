@@ -182,7 +182,13 @@ class RouteReports:
     def _namespace_changed(self, namespace: str) -> None:
         """Tell those whose report is another one now: of those that were not settled, or whose routes have changed."""
         publisher = self._publisher
-        answered = (publisher.behind(namespace), publisher.refusals(namespace), publisher.obstacles.get(namespace))
+        barred = {key: why for key, why in publisher.barred.items() if key.namespace == namespace}
+        answered = (
+            publisher.behind(namespace),
+            publisher.refusals(namespace),
+            publisher.obstacles.get(namespace),
+            barred,
+        )
         if self._answered.get(namespace) == answered and not publisher.publishing:
             return  # routers answer often, and mostly nothing new
         self._answered[namespace] = answered
