@@ -6,7 +6,6 @@ ways to get here.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -21,7 +20,6 @@ from sandlane.local.apiserver.admission.chain import AdmissionChain
 from sandlane.local.apiserver.admission.type_checks import TypeChecks
 from sandlane.local.apiserver.answers import TEXT, Answer, StreamResponse, failure, json_answer, no_such_page
 from sandlane.local.apiserver.auth.authorizer import Authorizer
-from sandlane.local.apiserver.auth.bootstrap import bootstrap_bindings, bootstrap_roles
 from sandlane.local.apiserver.auth.escalation import Escalation
 from sandlane.local.apiserver.auth.rbac import Rbac
 from sandlane.local.apiserver.auth.reviews import Reviews
@@ -40,7 +38,9 @@ from sandlane.local.apiserver.body import (
 from sandlane.local.apiserver.crd.definitions import STORAGE, Definitions, DefinitionStrategy
 from sandlane.local.apiserver.crd.removal import Removal
 from sandlane.local.apiserver.deleter import Deleter, delete_options
+from sandlane.local.apiserver.first_objects import make_first_objects
 from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.metadata import Randomness
 from sandlane.local.apiserver.other_paths import OtherPaths
 from sandlane.local.apiserver.patching import APPLY, applied_object, check_names, patch_type, patched_object
 from sandlane.local.apiserver.reader import Reader, make_filter
@@ -59,11 +59,10 @@ from sandlane.local.apiserver.status import (
 )
 from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.webhook_calls import Caller
-from sandlane.local.apiserver.writer import Randomness, Write, Writer
+from sandlane.local.apiserver.writer import Write, Writer
 
 log = structlog.get_logger(__name__)
 
-FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 COLLECTION_VERBS = ("create", "list", "deletecollection")
 NODE_SUBRESOURCES = ("log", "exec", "attach", "portforward", "proxy")
 
@@ -115,29 +114,9 @@ class ApiServer:
         self._others = OtherPaths(self.registry, address, self.tokens)
 
     async def prepare(self) -> None:
-        """Make what every cluster has: the first namespaces, the Service `kubernetes`, roles and their bindings."""
-        namespaces = self._type("", "v1", "namespaces")
-        for name in FIRST_NAMESPACES:
-            if self.store.get(("", "namespaces"), Key("", name)) is None:
-                obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-                await self.writer.create(Write(namespaces, "", manager="kube-apiserver"), obj, [])
-        if self.store.get(("", "services"), Key("default", "kubernetes")) is None:
-            labels = {"component": "apiserver", "provider": "kubernetes"}
-            _, _, port = self.address.rpartition(":")
-            spec = {"ports": [{"name": "https", "port": 443, "targetPort": int(port)}], "type": "ClusterIP"}
-            service = {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-                "spec": spec,
-            }
-            write = Write(self._type("", "v1", "services"), "default", manager="kube-apiserver")
-            await self.writer.create(write, service, [])
-        async with asyncio.TaskGroup() as group:
-            for role in (*bootstrap_roles(), *bootstrap_bindings()):
-                type_ = self._type("rbac.authorization.k8s.io", "v1", role["kind"].lower() + "s")
-                if self.store.get(type_.storage_key, Key("", role["metadata"]["name"])) is None:
-                    group.create_task(self.writer.create(Write(type_, "", manager="kube-apiserver"), role, []))
+        """Make what every cluster has."""
+        _, _, port = self.address.rpartition(":")
+        await make_first_objects(self.writer, self.registry, int(port))
 
     async def close(self) -> None:
         """Close the connections to webhooks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -19,6 +19,7 @@ from sandlane.kube.patch.values import copy_json
 from sandlane.kube.resource import Key, Object
 from sandlane.local.apiserver import metadata as meta
 from sandlane.local.apiserver import stored_form
+from sandlane.local.apiserver.admission.protocol import Admission, NoAdmission
 from sandlane.local.apiserver.body import check_fields
 from sandlane.local.apiserver.kinds.access import record_requester
 from sandlane.local.apiserver.kinds.field_errors import FieldError
@@ -27,6 +28,7 @@ from sandlane.local.apiserver.limits import Limits
 from sandlane.local.apiserver.managed_fields import managers
 from sandlane.local.apiserver.managed_fields.fieldset import DuplicateKey, FieldSet
 from sandlane.local.apiserver.managed_fields.versions import ServedVersions
+from sandlane.local.apiserver.metadata import Randomness
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
 from sandlane.local.apiserver.status import (
     MODIFIED,
@@ -49,13 +51,6 @@ NAMESPACES: StorageKey = ("", "namespaces")
 SIGNING_REQUESTS: StorageKey = ("certificates.k8s.io", "certificatesigningrequests")
 
 
-class Randomness(Protocol):
-    """Randomness for uids and generated names."""
-
-    def getrandbits(self, bits: int, /) -> int:
-        """A number below 2**bits."""
-
-
 @dataclass
 class Write:
     """What is known of one write: who, what for, and the warnings that go with the answer."""
@@ -71,27 +66,6 @@ class Write:
     user: Any = None
     warnings: list[str] = field(default_factory=list)
     options: Object = field(default_factory=dict)
-
-
-class Admission(Protocol):
-    """Admission webhooks and policies, and built-in admission."""
-
-    async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
-        """The object as the mutating webhooks leave it. Raises `StatusError`."""
-
-    async def validate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> None:
-        """Raises `StatusError` when somebody refuses."""
-
-
-class NoAdmission:
-    """Nobody objects."""
-
-    async def mutate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> Object | None:
-        """As it is."""
-        return new
-
-    async def validate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> None:
-        """Fine."""
 
 
 Compute = Callable[[Object], Awaitable[Object]]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sandlane.local.apiserver.cel.program import Budget, TooExpensive, compile_expression
+from sandlane.local.apiserver.cel.frame import Budget, TooExpensive
+from sandlane.local.apiserver.cel.program import compile_expression
 from sandlane.local.apiserver.cel.syntax import CompileError
 from sandlane.local.apiserver.cel.types import DYN
 from sandlane.local.apiserver.cel.values import EvaluationError

@@ -9,10 +9,11 @@ from sandlane.local.apiserver.admission.attributes import Attributes, Matcher
 from sandlane.local.apiserver.admission.policies import Policies
 from sandlane.local.apiserver.admission.webhooks import Webhooks
 from sandlane.local.apiserver.auth.rbac import Rbac
+from sandlane.local.apiserver.metadata import Randomness
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.webhook_calls import Caller
-from sandlane.local.apiserver.writer import Randomness, Write
+from sandlane.local.apiserver.writer import Write
 
 Check = Callable[[Write, Object | None, Object | None], None]
 """Is given a write, the new object and the old one. Raises `StatusError`."""

@@ -12,19 +12,9 @@ from typing import Any
 from sandlane.local.apiserver.cel import types
 from sandlane.local.apiserver.cel.library import Overload, functions
 from sandlane.local.apiserver.cel.regexes import RegexError, compiled
-from sandlane.local.apiserver.cel.syntax import (
-    Call,
-    CompileError,
-    Ident,
-    ListOf,
-    Literal,
-    Macro,
-    MapOf,
-    Node,
-    Select,
-    located,
-)
+from sandlane.local.apiserver.cel.syntax import CompileError, located
 from sandlane.local.apiserver.cel.times import parse_duration, parse_timestamp
+from sandlane.local.apiserver.cel.tree import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select
 from sandlane.local.apiserver.cel.types import BOOL, DYN, INT, Type
 from sandlane.local.apiserver.cel.values import TYPES, Duration, EvaluationError, Timestamp, UInt
 

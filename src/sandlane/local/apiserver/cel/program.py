@@ -6,13 +6,17 @@ each ten characters that a function looks at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import cmp_to_key, lru_cache
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from sandlane.local.apiserver.cel import loops
 from sandlane.local.apiserver.cel.checker import Checker
-from sandlane.local.apiserver.cel.library import OPERATORS, Overload, compare, functions, hashable, negate, no_overload
-from sandlane.local.apiserver.cel.syntax import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select, parse
+from sandlane.local.apiserver.cel.frame import STEPS, Budget, Frame, Step, TooExpensive, work
+from sandlane.local.apiserver.cel.library import Overload, functions
+from sandlane.local.apiserver.cel.operators import OPERATORS, hashable, negate, no_overload
+from sandlane.local.apiserver.cel.syntax import parse
+from sandlane.local.apiserver.cel.tree import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select, count
 from sandlane.local.apiserver.cel.types import Type, accepts
 from sandlane.local.apiserver.cel.values import (
     MISSING,
@@ -23,39 +27,6 @@ from sandlane.local.apiserver.cel.values import (
     TypeValue,
     type_name,
 )
-
-STEPS = 1_000_000
-"""Steps of one evaluation, as upstream."""
-
-
-class TooExpensive(EvaluationError):
-    """An evaluation that takes too many steps."""
-
-
-class Budget:
-    """The steps that are left for several evaluations."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-
-class Frame:
-    """What an evaluation knows: the variables, and how many steps are left."""
-
-    __slots__ = ("left", "values")
-
-    def __init__(self, values: Mapping[str, Any], left: int) -> None:
-        self.values = dict(values)
-        self.left = left
-
-    def spend(self, steps: int) -> None:
-        """Take some steps. Raises `TooExpensive`."""
-        self.left -= steps
-        if self.left < 0:
-            raise TooExpensive("operation cancelled: actual cost limit exceeded")
-
-
-Step = Callable[[Frame], Any]
 
 
 class Program:
@@ -89,28 +60,6 @@ def compile_expression(source: str, variables: tuple[tuple[str, Type], ...]) -> 
     return Program(source, variables, node, Checker(source, dict(variables)).run(node))
 
 
-def count(node: Node) -> int:
-    """How many pieces an expression has; loops count what they do on their own."""
-    return 1 + sum(count(each) for each in children(node))
-
-
-def children(node: Node) -> Iterator[Node]:
-    """The pieces of a piece that are evaluated once for each time that it is."""
-    match node:
-        case Select():
-            yield node.operand
-        case Call():
-            if node.target is not None:
-                yield node.target
-            yield from node.args
-        case ListOf():
-            yield from node.items
-        case MapOf():
-            yield from (*node.keys, *node.values)
-        case Macro():
-            yield node.range
-
-
 # -- pieces -------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +77,7 @@ def _step(node: Node) -> Step:
         case MapOf():
             return _map(node)
         case Macro():
-            return _LOOPS[node.kind](node)
+            return loops.compiled(node, _step)
         case Call():
             return _call(node)
     raise AssertionError(node)
@@ -375,190 +324,3 @@ def _chosen(forms: list[Overload], values: list[Any], names: list[str]) -> Overl
         if all(map(accepts, form.signature.parameters, values, names)):
             return form
     return None
-
-
-def work(value: Any) -> int:
-    """Steps that looking at a whole value takes."""
-    if isinstance(value, (str, bytes)):
-        return len(value) // 10
-    return len(value) if isinstance(value, (list, dict)) else 0
-
-
-# -- loops --------------------------------------------------------------------------------------------------
-
-
-def _pairs(value: Any, both: bool) -> Any:
-    """What a loop goes over: items of a list, keys of a map, or index and item, or key and value."""
-    if isinstance(value, list):
-        return enumerate(value) if both else value
-    if isinstance(value, dict):
-        return value.items() if both else value
-    raise EvaluationError(f"no such overload: a loop over {type_name(value)}")
-
-
-def _rounds(node: Macro) -> Callable[[Frame], Generator[None, None, None]]:
-    """Runs once for each element, with the variables set; they are as before at the end."""
-    of, names, both = _step(node.range), node.variables, len(node.variables) == 2
-    steps = 2 + sum(count(each) for each in node.body)
-
-    def rounds(frame: Frame) -> Generator[None, None, None]:
-        over = _pairs(of(frame), both)
-        values = frame.values
-        before = [(name, values.get(name, MISSING)) for name in names]
-        try:
-            for element in over:
-                frame.spend(steps)
-                if both:
-                    values[names[0]], values[names[1]] = element
-                else:
-                    values[names[0]] = element
-                yield
-        finally:
-            for name, value in before:
-                if value is MISSING:
-                    values.pop(name, None)
-                else:
-                    values[name] = value
-
-    return rounds
-
-
-def _quantifier(node: Macro) -> Step:
-    """`all` and `exists`: as `&&` and `||`."""
-    rounds, body, stop = _rounds(node), _step(node.body[0]), node.kind == "exists"
-
-    def quantified(frame: Frame) -> bool:
-        failed: EvaluationError | None = None
-        decided = False
-        for _ in (running := rounds(frame)):
-            try:
-                value = body(frame)
-                if value is stop:
-                    decided = True
-                    break
-                if value is not True and value is not False:
-                    raise no_overload(node.kind, value)
-            except TooExpensive:
-                raise
-            except EvaluationError as error:
-                failed = failed or error
-        running.close()
-        if decided:
-            return stop
-        if failed is not None:
-            raise failed
-        return not stop
-
-    return quantified
-
-
-def _truth(value: Any, kind: str) -> bool:
-    if value is True or value is False:
-        return bool(value)
-    raise no_overload(kind, value)
-
-
-def _exists_one(node: Macro) -> Step:
-    rounds, body = _rounds(node), _step(node.body[0])
-    return lambda frame: sum(_truth(body(frame), node.kind) for _ in rounds(frame)) == 1
-
-
-def _filter(node: Macro) -> Step:
-    rounds, body, name = _rounds(node), _step(node.body[0]), node.variables[0]
-
-    def filtered(frame: Frame) -> list[Any]:
-        made = []
-        for _ in rounds(frame):
-            item = frame.values[name]
-            if _truth(body(frame), "filter"):
-                made.append(item)
-        return made
-
-    return filtered
-
-
-def _mapped(node: Macro) -> Step:
-    rounds, body = _rounds(node), _step(node.body[-1])
-    test = _step(node.body[0]) if len(node.body) == 2 else None
-
-    def mapped(frame: Frame) -> list[Any]:
-        return [body(frame) for _ in rounds(frame) if test is None or _truth(test(frame), node.kind)]
-
-    return mapped
-
-
-def _sorted_by(node: Macro) -> Step:
-    rounds, body, name = _rounds(node), _step(node.body[0]), node.variables[0]
-
-    def ordered(frame: Frame) -> list[Any]:
-        keyed = [(body(frame), frame.values[name]) for _ in rounds(frame)]
-        keys, items = [key for key, _ in keyed], [item for _, item in keyed]
-        order: Callable[[int, int], int] = lambda one, other: compare(keys[one], keys[other])  # noqa: E731
-        return [items[place] for place in sorted(range(len(items)), key=cmp_to_key(order))]
-
-    return ordered
-
-
-def _transformed(node: Macro) -> Step:
-    rounds, body, key_name = _rounds(node), _step(node.body[-1]), node.variables[0]
-    test = _step(node.body[0]) if len(node.body) == 2 else None
-    entries = node.kind == "transformMapEntry"
-
-    def transformed(frame: Frame) -> dict[Any, Any]:
-        made: dict[Any, Any] = {}
-        for _ in rounds(frame):
-            if test is not None and not _truth(test(frame), node.kind):
-                continue
-            value = body(frame)
-            if not entries:
-                made[frame.values[key_name]] = value
-                continue
-            if not isinstance(value, dict):
-                raise no_overload(node.kind, value)
-            for key, each in value.items():
-                if key in made:
-                    raise EvaluationError(f"insert failed: key {key} already exists")
-                made[key] = each
-        return made
-
-    return transformed
-
-
-def _optional(node: Macro) -> Step:
-    of, body, name, flat = _step(node.range), _step(node.body[0]), node.variables[0], node.kind == "optFlatMap"
-
-    def chained(frame: Frame) -> Any:
-        value = of(frame)
-        if not isinstance(value, Optional):
-            raise no_overload(node.kind, value)
-        if not value.there:
-            return NONE
-        before = frame.values.get(name, MISSING)
-        frame.values[name] = value.value
-        frame.spend(1)
-        try:
-            made = body(frame)
-        finally:
-            if before is MISSING:
-                del frame.values[name]
-            else:
-                frame.values[name] = before
-        return made if flat else Optional(made)
-
-    return chained
-
-
-_LOOPS: dict[str, Callable[[Macro], Step]] = {
-    "all": _quantifier,
-    "exists": _quantifier,
-    "exists_one": _exists_one,
-    "existsOne": _exists_one,
-    "filter": _filter,
-    "map": _mapped,
-    "sortBy": _sorted_by,
-    "transformList": _mapped,
-    "transformMap": _transformed,
-    "transformMapEntry": _transformed,
-    "optMap": _optional,
-    "optFlatMap": _optional,
-}

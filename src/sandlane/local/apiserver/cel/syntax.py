@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
+from sandlane.local.apiserver.cel.tree import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select
 from sandlane.local.apiserver.cel.values import UInt
 
 MAX_DEPTH = 100
@@ -20,66 +21,6 @@ MAX_LENGTH = 100_000
 
 class CompileError(ValueError):
     """An expression that cannot be run; the text says where and why, one fault after the other."""
-
-
-class Node(msgspec.Struct, gc=False, kw_only=True):
-    """A piece of an expression. `at`: where it begins in the text; `depth`: levels from here down."""
-
-    at: int = 0
-    depth: int = 1
-
-
-class Literal(Node, gc=False):
-    """A constant."""
-
-    value: Any
-
-
-class Ident(Node, gc=False):
-    """A variable or the name of a type."""
-
-    name: str
-
-
-class Select(Node):
-    """`operand.field`; `test`: within `has()`; `optional`: `operand.?field`."""
-
-    operand: Node
-    field: str
-    test: bool = False
-    optional: bool = False
-
-
-class Call(Node):
-    """A function, method (`target` is set) or operator such as `_+_`, `_?_:_`, `_[_]`, `_[?_]`, `@in`."""
-
-    function: str
-    target: Node | None
-    args: list[Node]
-
-
-class ListOf(Node):
-    """`[a, ?b]`: `optional` says which items are optional values."""
-
-    items: list[Node]
-    optional: list[bool]
-
-
-class MapOf(Node):
-    """`{a: b, ?c: d}`."""
-
-    keys: list[Node]
-    values: list[Node]
-    optional: list[bool]
-
-
-class Macro(Node):
-    """`range.kind(variables, body...)`: `all`, `map`, `transformMap`, `optMap`, ..."""
-
-    kind: str
-    range: Node
-    variables: list[str]
-    body: list[Node]
 
 
 _TOKEN = re.compile(

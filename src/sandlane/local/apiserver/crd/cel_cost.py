@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sandlane.local.apiserver.cel.program import children
-from sandlane.local.apiserver.cel.syntax import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select
+from sandlane.local.apiserver.cel.tree import Call, Ident, ListOf, Literal, Macro, MapOf, Node, Select, children
 from sandlane.local.apiserver.crd.cel_types import fields_of
 from sandlane.local.apiserver.schema import Schema
 from sandlane.local.apiserver.wire.bodies import MAX_BODY_BYTES

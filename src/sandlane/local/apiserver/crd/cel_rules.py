@@ -10,7 +10,8 @@ from typing import Any
 import structlog
 
 from sandlane.kube.patch.values import equal_json
-from sandlane.local.apiserver.cel.program import Budget, Program, TooExpensive, compile_expression
+from sandlane.local.apiserver.cel.frame import Budget, TooExpensive
+from sandlane.local.apiserver.cel.program import Program, compile_expression
 from sandlane.local.apiserver.cel.types import Type, optional_of
 from sandlane.local.apiserver.cel.values import NONE, EvaluationError, Optional
 from sandlane.local.apiserver.crd.cel_types import type_of, value_of
