@@ -41,7 +41,8 @@ from sandlane.local.controllers.replicaset.controller import ReplicaSetControlle
 from sandlane.local.controllers.statefulset.controller import StatefulSetController
 from sandlane.local.controllers.volume.controller import VolumeController
 from sandlane.local.node.images import ImageMap, ImageMapError
-from sandlane.local.node.node import NodeOptions, ProcessNode
+from sandlane.local.node.node import ProcessNode
+from sandlane.local.node.registration import NodeOptions
 from sandlane.local.node.server import node_app
 from sandlane.local.proxy.bootstrap import NODE as PROXY
 from sandlane.local.proxy.ports import first_bindable_port

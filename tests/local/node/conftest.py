@@ -18,7 +18,8 @@ from sandlane.kube.cache import Cache
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.resource import PODS
 from sandlane.local.node.images import ImageMap
-from sandlane.local.node.node import NodeOptions, ProcessNode
+from sandlane.local.node.node import ProcessNode
+from sandlane.local.node.registration import NodeOptions
 from sandlane.runtime.recorder import EventRecorder
 from sandlane.testing.cluster import FakeCluster
 from support.waiting import until

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
-import platform
 import shutil
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import structlog
 
 from sandlane.kube.cache import Cache, Change
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.clock import Clock, micro_timestamp, timestamp
-from sandlane.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
+from sandlane.kube.clock import Clock, timestamp
+from sandlane.kube.errors import Conflict, KubeError, NotFound
 from sandlane.kube.metadata import ObjectMeta
 from sandlane.kube.resource import (
     CONFIG_MAPS,
-    LEASES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
@@ -42,13 +38,12 @@ from sandlane.local.node.pod import PodWorker, Prepared
 from sandlane.local.node.podvolumes import PodVolumes
 from sandlane.local.node.process import views_missing
 from sandlane.local.node.recipes import Recipes
+from sandlane.local.node.registration import NodeObject, NodeOptions
 from sandlane.runtime.recorder import WARNING, EventRecorder
 
 log = structlog.get_logger(__name__)
 
 SCHEDULER = "default-scheduler"
-LEASE_SECONDS = 40
-HEARTBEAT = 10.0
 _PARTS = {
     "ConfigMap": CONFIG_MAPS,
     "Secret": SECRETS,
@@ -57,16 +52,6 @@ _PARTS = {
     "PersistentVolume": PERSISTENT_VOLUMES,
 }
 """What volumes are made of."""
-
-
-class NodeOptions(msgspec.Struct, frozen=True):
-    """The node's name, its own address, the addresses of its Pods (CIDR), its folder, and where its log server is."""
-
-    name: str
-    address: str
-    pod_cidr: str
-    folder: Path
-    port: int = 0
 
 
 class ProcessNode:
@@ -89,6 +74,7 @@ class ProcessNode:
         self._cache = cache
         self._clock = clock
         self._recorder = recorder
+        self._node = NodeObject(client, clock, options)
         self._groups = CpuGroups(options.folder)
         self._recipes = Recipes(client, cache, images, options.folder, options.address, self._groups)
         self._hosts = HostsFiles(cache, clock, lambda: [(w.pod, w.address, w.folder) for w in self.workers.values()])
@@ -114,9 +100,9 @@ class ProcessNode:
         self.views = await views_missing(self.options.folder)
         if self.views:
             log.warning("no_mount_views", reason=self.views)
-        await self._register()
+        self._cache.observe(NODES, await self._node.register())
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._beat(), name="heartbeat")
+            tasks.create_task(self._node.beat(), name="heartbeat")
             if not self.views:
                 tasks.create_task(self._hosts.run(), name="hosts")
             while True:
@@ -251,7 +237,7 @@ class ProcessNode:
             return
         if spec.get("schedulingGates"):
             return
-        labels = self._labels()
+        labels = self._node.labels()
         missing = [
             f"{key}={value}" for key, value in (spec.get("nodeSelector") or {}).items() if labels.get(key) != value
         ]
@@ -330,79 +316,3 @@ class ProcessNode:
         if self._recorder is not None:
             about = msgspec.convert(pod["metadata"], ObjectMeta, strict=False)
             self._recorder.event(PODS, about, reason, message, kind=WARNING)
-
-    # -- the Node object --------------------------------------------------------------------------------
-
-    def _labels(self) -> dict[str, str]:
-        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        return {"kubernetes.io/hostname": self.options.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": machine}
-
-    async def _register(self) -> None:
-        """The Node object, ready."""
-        node: Object = {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": self.options.name, "labels": self._labels()},
-            "spec": {"podCIDR": self.options.pod_cidr, "podCIDRs": [self.options.pod_cidr]},
-        }
-        try:
-            node = await self._client.create(NODES, node)
-        except AlreadyExists:
-            node = await self._client.get(NODES, self.options.name)
-        now = timestamp(self._clock.now())
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
-        capacity = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "pods": "1000"}
-        ready = {
-            "type": "Ready",
-            "status": "True",
-            "reason": "NodeReady",
-            "message": "the process node runs",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        node["status"] = {
-            **(node.get("status") or {}),
-            "capacity": capacity,
-            "allocatable": capacity,
-            "conditions": [ready],
-            "addresses": [
-                {"type": "InternalIP", "address": self.options.address},
-                {"type": "Hostname", "address": self.options.name},
-            ],
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": platform.release(),
-                "osImage": platform.platform(terse=True),
-                "containerRuntimeVersion": "process://1",
-                "kubeletVersion": "v1.36.2+sandlane",
-                "kubeProxyVersion": "",
-                "operatingSystem": "linux",
-                "architecture": self._labels()["kubernetes.io/arch"],
-            },
-        }
-        if self.options.port:
-            node["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self.options.port}}
-        written = await self._client.replace(NODES, node, subresource="status")
-        self._cache.observe(NODES, written)
-
-    async def _beat(self) -> None:
-        """Renew the node's Lease."""
-        while True:
-            spec = {
-                "holderIdentity": self.options.name,
-                "leaseDurationSeconds": LEASE_SECONDS,
-                "renewTime": micro_timestamp(self._clock.now()),
-            }
-            lease = {
-                "apiVersion": LEASES.api_version,
-                "kind": "Lease",
-                "metadata": {"name": self.options.name, "namespace": "kube-node-lease"},
-                "spec": spec,
-            }
-            try:
-                await self._client.apply(LEASES, lease, field_manager="sandlane-node")
-            except KubeError as error:
-                log.warning("heartbeat_failed", error=str(error))
-            await self._clock.sleep(HEARTBEAT)
