@@ -196,17 +196,17 @@ async def test_two_sandboxes_on_one_baseline_never_meet() -> None:
 
 
 async def test_a_patch_that_is_no_deployment_any_more_is_told() -> None:
-    """A misspelt field and a value that is none are refused in the server's words, which name the field; a right one helps."""
+    """A misspelt field and a value that is none are refused in the server's words; a right patch helps."""
     wrong = [{"name": "route", "imagePullPolcy": "Always"}, {"name": "route", "resources": {"limits": {"cpu": "lots"}}}]
     async with running(deployment(), service()) as cluster:
         await cluster.client.create(SANDBOXES, sandbox())
         await cluster.ready()
-        for container, field in zip(wrong, ("imagePullPolcy", "limits.cpu"), strict=True):
+        for container, words in zip(wrong, ("imagePullPolcy", "quantities"), strict=True):
             value = {"spec": {"template": {"spec": {"containers": [container]}}}}
             patch = {"type": "strategic", "value": value}
             await cluster.patch(SANDBOXES, "new-eta", {"spec": {"forks": [fork(patch=patch)]}})
             refused = await cluster.condition("Accepted", "False", "Refused")
-            assert field in next(c["message"] for c in refused["status"]["conditions"] if c["type"] == "Accepted")
+            assert words in next(c["message"] for c in refused["status"]["conditions"] if c["type"] == "Accepted")
             await cluster.patch(SANDBOXES, "new-eta", {"spec": {"forks": [fork()]}})
             await cluster.ready()
 
