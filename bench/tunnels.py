@@ -113,8 +113,7 @@ async def resets(folder: Path) -> list[float]:
             for _ in range(RESETS):
                 await eventually(lambda: full(held[0]), "connected")
                 proxy.reset()
-                start = time.monotonic()
-                await eventually(lambda: not full(held[0]), "noticed")
+                start = time.monotonic()  # no request gets through but by a new tunnel, which may be there in no time
                 await until_reached(tunnel, session, UID)
                 found.append(time.monotonic() - start)
         await proxy.close()
