@@ -12,9 +12,10 @@ from sandlane.routing.table import ServiceBackend
 from sandlane.world.records import EndpointSlice, ServicePort
 from sandlane.world.world import World
 
-TO_HEADER = "x-envoy-retriable-header-names"
-"""Set by a fork's route: the endpoint that shall have the request. Of Envoy's own headers, because its router takes those out by itself
-once it has a host; one with a meaning only for requests that are tried again, which these are not."""
+TO_HEADER = "x-envoy-max-retries"
+"""Set by a fork's route: the endpoint that shall have the request. One of Envoy's own headers, because its router takes those out by itself
+once it has a host; it means something only for requests that are tried again, which these are not. (A name of up to 22 characters is kept
+in place: each fork's route has one.)"""
 FORK_CLUSTERS = 8
 UNLIMITED: Config = {
     "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 1_000_000)]
