@@ -168,7 +168,7 @@ def _requirement(tokens: list[str], text: str) -> Requirement:
 
 def _values(tokens: list[str]) -> tuple[str, ...]:
     if not tokens or tokens.pop(0) != "(":
-        raise SelectorError("unable to parse requirement: found '', expected: '('")
+        raise SelectorError("unable to parse requirement: found '' expected: '('")
     found: list[str] = []
     expect_value = True
     while tokens:

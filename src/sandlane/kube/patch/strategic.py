@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sandlane.kube.patch.errors import MalformedPatchError, PatchDirectiveError, PatchError
-from sandlane.kube.patch.values import copy_json, equal_json
+from sandlane.kube.patch.values import copy_json, equal_json, go_text
 
 _PATCH = "$patch"
 _RETAIN_KEYS = "$retainKeys"
@@ -65,7 +65,7 @@ def _merge_map(original: dict[str, Any], patch: dict[str, Any], schema: PatchSch
             return replaced
         if directive == "delete":
             return {}
-        raise PatchDirectiveError(f"unknown patch type found in map: {directive}")
+        raise PatchDirectiveError(f"unknown patch type: {directive} in map: {go_text({_PATCH: directive, **patch})}")
     _retain_keys(original, patch)
     _merge_ordered_lists(original, patch, schema)
     for patch_key, value in patch.items():
@@ -184,7 +184,7 @@ def _merge_list(original: list[Any], patch: list[Any], schema: PatchSchema | Non
     merged = list(original)
     for item in patch:
         if merge_key not in item:
-            raise PatchDirectiveError(f"map: {item} does not contain declared merge key: {merge_key}")
+            raise PatchDirectiveError(f"map: {go_text(item)} does not contain declared merge key: {merge_key}")
         place = _position(merged, item[merge_key], merge_key)
         if place < 0:
             merged.append(_drop_directives(item))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request
 from sandlane.local.apiserver import protobuf
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
+from sandlane.local.apiserver.managed_fields.fieldset import child_schema, key_element, list_kind, path_text
 from sandlane.local.apiserver.protobuf import decode as protobuf_decode
 from sandlane.local.apiserver.protobuf.reader import ProtobufError
 from sandlane.local.apiserver.resource_type import ResourceType
@@ -67,10 +69,24 @@ def decode_body(request: Request, *, notice: bool = True) -> Decoded:
 
 def decode_object(type_: ResourceType, request: Request, *, notice: bool = True) -> Decoded:
     """Decode a body that has to be an object of a type; a missing kind of a built-in one is taken from the URL. Raises `StatusError`."""
-    decoded = decode_body(request, notice=notice)
-    obj, resource = decoded.obj, type_.resource
+    resource, must = type_.resource, f"the object provided is unrecognized (must be of type {type_.resource.kind})"
+    try:
+        decoded = decode_body(request, notice=notice)
+    except StatusError as error:
+        if error.code == 400 and media_type(request) in JSON_TYPES:
+            raise bad_request(f"{must}: {error.message} ({_shown(request.body)})") from error
+        raise
+    if decoded.obj is None and not type_.custom:
+        decoded.obj = {}
+    obj = decoded.obj
     if not isinstance(obj, dict):
-        raise bad_request("couldn't get version/kind; json parse error: the body is not an object")
+        kind = {list: "array", str: "string", bool: "bool"}.get(type(obj), "number")
+        struct = (
+            'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+        )
+        why = f"json: cannot unmarshal {kind} into Go value of type {struct}"
+        why = f"couldn't get version/kind; json parse error: {why}"
+        raise bad_request(f"{must}: {why} ({_shown(request.body)})")
     if type_.custom and not obj.get("kind"):
         text = request.body.decode("utf-8", "replace").strip()
         short = text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
@@ -92,6 +108,14 @@ def decode_object(type_: ResourceType, request: Request, *, notice: bool = True)
     if obj.get("metadata") is None:
         obj["metadata"] = {}
     return decoded
+
+
+def _shown(body: bytes) -> str:
+    """The start of a body that is no object."""
+    if not body:
+        return "<empty>"
+    more = " ..." if len(body) > SHOWN else ""
+    return body[:SHOWN].decode("utf-8", "replace") + more if body.startswith(b"{") else body[:SHOWN].hex() + more
 
 
 def check_fields(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> None:
@@ -121,13 +145,33 @@ def check_applied_fields(type_: ResourceType, obj: Object) -> None:
     Raises `StatusError` 500, as kube-apiserver does.
     """
     try:
-        unknown = [f".{path}: field not declared in schema" for path in type_.strategy.prune(copy_json(obj))]
+        paths = type_.strategy.prune(copy_json(obj))
+        unknown = [f".{_by_keys(type_, obj, path)}: field not declared in schema" for path in paths]
     except DecodeError as error:
         unknown = [str(error)]
     if unknown:
         resource, metadata = type_.resource, obj["metadata"]
         what = f"{metadata.get('namespace', '')}/{metadata['name']}; {resource.api_version}, Kind={resource.kind}"
         raise StatusError(500, "", f"failed to create typed patch object ({what}): {', '.join(unknown)}")
+
+
+def _by_keys(type_: ResourceType, obj: Object, path: str) -> str:
+    """A path with the keys of items in place of their numbers: `containers[name="a"].x` for `containers[0].x`."""
+    value: Any = obj
+    schema, shown = type_.schema, ""
+    for dot, name, number in _SEGMENTS.findall(path):
+        if number:
+            value, kind = value[int(number)], list_kind(schema)
+            element = key_element(value, schema) if kind == "map" and schema is not None else ""
+            shown += path_text((element,)) if element else f"[{number}]"
+            schema = schema.items if schema is not None else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+            schema, shown = child_schema(schema, name), shown + dot + name
+    return shown
+
+
+_SEGMENTS = re.compile(r"(\.?)(?:([^.\[]+)|\[(\d+)\])")
 
 
 def fields_fault(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> str:

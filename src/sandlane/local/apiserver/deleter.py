@@ -137,6 +137,8 @@ class Deleter:
         if write.type_.storage_key == ("", "pods"):
             obj["metadata"].setdefault("deletionTimestamp", timestamp(self.writer.clock.now()))
             obj["metadata"]["deletionGracePeriodSeconds"] = 0
+            if obj["metadata"].get("generation"):
+                obj["metadata"]["generation"] += 1
         return obj
 
     @staticmethod

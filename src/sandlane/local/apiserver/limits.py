@@ -1,4 +1,4 @@
-"""Built-in admission by ResourceQuota and LimitRange: what the store holds, asked by the rules of `kinds.quota`."""
+"""Built-in admission by ResourceQuota, LimitRange and PriorityClass: what the store holds, asked by the rules of `kinds.quota`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from sandlane.local.apiserver.store.objects import ObjectStore
 _PODS: StorageKey = ("", "pods")
 _RANGES: StorageKey = ("", "limitranges")
 _QUOTAS: StorageKey = ("", "resourcequotas")
+_CLASSES: StorageKey = ("scheduling.k8s.io", "priorityclasses")
+_PREEMPT = "PreemptLowerPriority"
+_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 _LIMITED = frozenset({_PODS, ("", "persistentvolumeclaims")})
 
 
@@ -28,6 +31,30 @@ class Limits:
         """A new Pod's containers get the defaults of the LimitRanges."""
         if type_.storage_key == _PODS and self._store.count(_RANGES):
             default_from_ranges(obj, self._objects(_RANGES, namespace))
+
+    def prioritize(self, type_: ResourceType, obj: Object) -> None:
+        """A new Pod has the priority of its PriorityClass. Raises `StatusError` 403 when it says something else."""
+        if type_.storage_key != _PODS:
+            return
+        spec = obj["spec"]
+        name = spec.get("priorityClassName", "")
+        value, policy = _SYSTEM_PRIORITIES.get(name, 0), _PREEMPT
+        if (name not in _SYSTEM_PRIORITIES and self._store.count(_CLASSES)) or (name and not value):
+            classes = {each["metadata"]["name"]: each for each in self._objects(_CLASSES, "")}
+            defaults = [each for each in classes.values() if each.get("globalDefault")]
+            found = classes.get(name) if name else min(defaults, key=lambda each: each.get("value", 0), default=None)
+            if found is not None:
+                spec["priorityClassName"] = found["metadata"]["name"]
+                value, policy = found.get("value", 0), found.get("preemptionPolicy", _PREEMPT)
+            elif name:
+                raise _refusal(type_, obj, f"no PriorityClass with name {name} was found")
+        computed = "must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name"
+        if spec.get("priority") not in (None, value):
+            raise _refusal(type_, obj, f"the integer value of priority ({spec['priority']}) {computed.format(value)}")
+        if spec.get("preemptionPolicy") not in (None, policy):
+            given = spec["preemptionPolicy"]
+            raise _refusal(type_, obj, f"the string value of PreemptionPolicy ({given}) {computed.format(policy)}")
+        spec["priority"], spec["preemptionPolicy"] = value, policy
 
     def check(self, type_: ResourceType, new: Object, old: Object | None, namespace: str) -> None:
         """Raises `StatusError` 403 when a range or a quota refuses a new or changed object."""

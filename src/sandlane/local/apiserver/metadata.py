@@ -67,7 +67,11 @@ def prepare_update(type_: ResourceType, new: Object, old: Object) -> None:
     metadata, before = new["metadata"], old["metadata"]
     uid = metadata.get("uid")
     if uid and uid != before["uid"]:
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
+        at = "/".join(part for part in (before.get("namespace", ""), before["name"]) if part)
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: /registry/{type_.resource.plural}/{at}, ResourceVersion: 0, "
+            f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
+        )
         raise conflict(type_.resource.group, type_.resource.plural, before["name"], why)
     for field in ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "namespace", "name"):
         if field in before:
@@ -79,6 +83,21 @@ def prepare_update(type_: ResourceType, new: Object, old: Object) -> None:
     if "generateName" in before:
         metadata.setdefault("generateName", before["generateName"])
     metadata.pop("selfLink", None)
+
+
+def without_repeated_owners(obj: Object) -> list[str]:
+    """Leave out owners that are named twice. A warning when there are any."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    kept = [owner for index, owner in enumerate(owners) if owner not in owners[:index]]
+    if len(kept) == len(owners):
+        return []
+    obj["metadata"]["ownerReferences"] = kept
+    uids = [owner.get("uid", "") for owner in owners]
+    shown = ", ".join(sorted({uid for uid in uids if uids.count(uid) > 1}))
+    return [
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject "
+        f"such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {shown}"
+    ]
 
 
 def check_update(new: Object, old: Object) -> list[FieldError]:

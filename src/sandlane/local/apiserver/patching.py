@@ -44,7 +44,9 @@ def check_names(obj: Object, info: RequestInfo, type_: ResourceType) -> None:
     """The object must be the one in the URL. Raises `StatusError` 400."""
     metadata = obj["metadata"]
     if not metadata.get("name"):
-        raise bad_request("the name of the object (based on URL) was undeterminable: name must be provided")
+        raise bad_request(
+            f"the name of the object ({info.name} based on URL) was undeterminable: name must be provided"
+        )
     if metadata["name"] != info.name:
         raise bad_request(
             f"the name of the object ({metadata['name']}) does not match the name on the URL ({info.name})"
@@ -52,6 +54,22 @@ def check_names(obj: Object, info: RequestInfo, type_: ResourceType) -> None:
     namespace = info.namespace if type_.resource.namespaced else ""
     if metadata.get("namespace") and metadata["namespace"] != namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def decoded_patch(request: Request, media: str) -> Any:
+    """The patch in a body: a list of operations, or a map. Raises `StatusError` 400."""
+    try:
+        patch = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
+    except StatusError as error:
+        if error.code != 400:
+            raise
+        why = error.message.rpartition("json parse error: ")[2]
+        raise bad_request(f"error decoding patch: {why}") from error
+    wanted, name = (list, "[]handlers.jsonPatchOp") if media == PATCH_TYPES[0] else (dict, "map[string]interface {}")
+    if not isinstance(patch, wanted):
+        kind = {list: "array", dict: "object", str: "string", bool: "bool"}.get(type(patch), "number")
+        raise bad_request(f"error decoding patch: json: cannot unmarshal {kind} into Go value of type {name}")
+    return patch
 
 
 def patched_object(write: Write, info: RequestInfo, request: Request, media: str, patch: Any, old: Object) -> Object:
@@ -78,11 +96,26 @@ def patched_object(write: Write, info: RequestInfo, request: Request, media: str
         raise StatusError(422, "Invalid", "the patch leaves no object", {})
     new.setdefault("kind", write.type_.resource.kind)
     new.setdefault("apiVersion", write.type_.resource.api_version)
+    _check_kind(write.type_, new)
+    given_uid, uid = new["metadata"].get("uid"), old["metadata"]["uid"]
+    if given_uid and given_uid != uid:
+        fault = FieldError("FieldValueInvalid", "metadata.uid", given_uid, "field is immutable")
+        raise invalid(write.type_.resource.group, write.type_.resource.kind, info.name, [fault] * 2)
     check_patched_fields(write.type_, new, request.body, write.validation, write.warnings)
     check_names(new, info, write.type_)
     if new["metadata"].get("resourceVersion") == version:
         new["metadata"].pop("resourceVersion")  # the patch did not name it
     return new
+
+
+def _check_kind(type_: ResourceType, new: Object) -> None:
+    """A patch does not change what an object is. Raises `StatusError` 422."""
+    kind, version = type_.resource.kind, type_.resource.api_version
+    if type_.custom or (new["kind"], new["apiVersion"]) == (kind, version):
+        return
+    why = f'no kind "{new["kind"]}" is registered for version "{new["apiVersion"]}"'
+    shown = msgspec.json.encode(new).decode()
+    raise invalid("", "", "", [FieldError("FieldValueInvalid", "patch", shown, why)])
 
 
 def applied_object(type_: ResourceType, info: RequestInfo, request: Request, manager: str) -> Object:
@@ -99,10 +132,11 @@ def applied_object(type_: ResourceType, info: RequestInfo, request: Request, man
         raise bad_request("error decoding YAML: metadata is not an object")
     if given.get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
-    if not obj.get("apiVersion") or not obj.get("kind"):
-        missing = "Kind" if obj.get("apiVersion") else "apiVersion"
-        raise bad_request(f"Object '{missing}' is missing in the body")
-    if obj["kind"] != type_.resource.kind or obj["apiVersion"] != type_.resource.api_version:
+    kind, version = obj.get("kind") or "", obj.get("apiVersion") or ""
+    if not kind or not version or kind != type_.resource.kind:
+        group, _, shown = str(version).rpartition("/")
+        raise bad_request(f"invalid object type: {group}/{shown}, Kind={kind}")
+    if version != type_.resource.api_version:
         raise bad_request(
             f"Incorrect version specified in apply patch. Specified patch version: {obj['apiVersion']}, "
             f"expected: {type_.resource.api_version}"

@@ -147,7 +147,7 @@ class Reader:
             raise StatusError(
                 504,
                 "Timeout",
-                f"Too large resource version: {number}, current: {self._store.published}",
+                f"Timeout: Too large resource version: {number}, current: {self._store.published}",
                 {
                     "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                     "retryAfterSeconds": 1,
@@ -164,7 +164,7 @@ class Reader:
                 base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), type=tuple[int, str, str]
             )
         except (ValueError, msgspec.MsgspecError):
-            raise bad_request("continue key is not valid") from None
+            raise bad_request("invalid continue token: continue key is not valid") from None
         after = Key(namespace, name)
         if version == INCONSISTENT:
             return after, self._store.published
@@ -329,7 +329,8 @@ def _version(text: str) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise bad_request(f"invalid resource version {text!r}")
+        why = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise bad_request(f"invalid resource version: {why}")
     return number
 
 
@@ -338,7 +339,8 @@ def _watch_version(text: str) -> int | None:
     if text in ("", "0"):
         return None
     if not text.isdecimal():
-        raise StatusError(500, "", f'strconv.ParseUint: parsing "{text}": invalid syntax')
+        why = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise StatusError(500, "", why)
     return int(text)
 
 

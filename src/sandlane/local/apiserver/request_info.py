@@ -54,7 +54,7 @@ def read_request(request: Request) -> RequestInfo:
     resource, name = parts[0], parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
     query = dict(request.query)
-    if verb == "get" and (watching or is_true(query.get("watch"))):
+    if verb == "get" and (watching or (not name and is_true(query.get("watch")))):
         verb = "watch"
     elif verb == "get" and not name:
         verb = "list"

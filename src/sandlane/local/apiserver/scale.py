@@ -12,6 +12,7 @@ from sandlane.kube.patch import json_patch, merge_patch
 from sandlane.kube.patch.errors import PatchError
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response
+from sandlane.local.apiserver.answers import json_answer
 from sandlane.local.apiserver.body import decode_body, media_type
 from sandlane.local.apiserver.eviction import evict
 from sandlane.local.apiserver.kinds.field_errors import FieldError
@@ -91,7 +92,7 @@ async def handle(
             _set(applied, spec_path, replicas)
         force = is_true(query.get("force"))
         made, _ = await server.writer.apply(write, applied, force=force, manager=query.get("fieldManager", ""))
-        return _answer(type_, to_scale(type_, made), request, query)
+        return _answer(type_, to_scale(type_, made), request, query, write.warnings)
 
     async def scaled(old: Object) -> Object:
         before = to_scale(type_, old)
@@ -123,13 +124,15 @@ async def handle(
         return old
 
     updated = await server.writer.modify(write, scaled)
-    return _answer(type_, to_scale(type_, updated), request, query)
+    return _answer(type_, to_scale(type_, updated), request, query, write.warnings)
 
 
-def _answer(type_: ResourceType, scale: Object, request: Request, query: dict[str, str]) -> Response:
+def _answer(
+    type_: ResourceType, scale: Object, request: Request, query: dict[str, str], warnings: list[str] | None = None
+) -> Response:
     """A Scale in the form that is asked for. Raises `StatusError` 406."""
     shape = negotiate(request.headers.get("accept", ""), query, listing=False)
-    return Response(200, JSON, msgspec.json.encode(shape.one(replace(type_, columns=COLUMNS), scale)))
+    return json_answer(shape.one(replace(type_, columns=COLUMNS), scale), 200, warnings)
 
 
 async def pod_action(

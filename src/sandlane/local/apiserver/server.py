@@ -42,7 +42,14 @@ from sandlane.local.apiserver.first_objects import make_first_objects
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.metadata import Randomness
 from sandlane.local.apiserver.other_paths import OtherPaths
-from sandlane.local.apiserver.patching import APPLY, applied_object, check_names, patch_type, patched_object
+from sandlane.local.apiserver.patching import (
+    APPLY,
+    applied_object,
+    check_names,
+    decoded_patch,
+    patch_type,
+    patched_object,
+)
 from sandlane.local.apiserver.reader import Reader, make_filter
 from sandlane.local.apiserver.registry import Registry
 from sandlane.local.apiserver.representation import Representation, as_asked, negotiate
@@ -261,7 +268,7 @@ class ApiServer:
         media = patch_type(type_, request)
         if media.startswith(APPLY):
             return await self._apply(write, type_, info, request, query, shape)
-        patch = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
+        patch = decoded_patch(request, media)
 
         async def patched(old: Object) -> Object:
             return patched_object(write, info, request, media, patch, old)

@@ -48,6 +48,7 @@ log = structlog.get_logger(__name__)
 ATTEMPTS = 30
 POD_ACTIONS = ("binding", "ephemeralcontainers", "resize")
 NAMESPACES: StorageKey = ("", "namespaces")
+PODS: StorageKey = ("", "pods")
 SIGNING_REQUESTS: StorageKey = ("certificates.k8s.io", "certificatesigningrequests")
 
 
@@ -107,12 +108,15 @@ class Writer:
         self.require_namespace(write)
         self.require_alive(write)
         meta.prepare_create(obj, self.clock.now(), self.rng)
+        write.warnings += meta.without_repeated_owners(obj)
         name = obj["metadata"].get("name", "")
         write.name = write.name or name
         type_.strategy.default(obj)
         if write.verb != "apply":
             await self._track(write, None, obj)
         self.limits.default(type_, obj, write.namespace)
+        if write.user is not None:
+            self.limits.prioritize(type_, obj)
         obj = await self._mutated(write, "CREATE", obj, None)
         type_.strategy.prepare_create(obj, self)
         if type_.storage_key == SIGNING_REQUESTS and write.user is not None:
@@ -152,7 +156,7 @@ class Writer:
             new = await compute(copy_json(old))
             wanted = new["metadata"].get("resourceVersion")
             if wanted and not str(wanted).isdecimal():
-                raise StatusError(500, "", f'Invalid value: "{wanted}": strconv.ParseUint: invalid syntax')
+                raise StatusError(500, "", f'strconv.ParseUint: parsing "{wanted}": invalid syntax')
             if wanted not in (None, "", "0") and wanted != str(stored.version):
                 raise conflict(type_.resource.group, type_.resource.plural, write.name, MODIFIED)
             try:
@@ -169,6 +173,7 @@ class Writer:
             new = meta.with_status(type_, old, new)
         elif write.subresource not in ("", "scale", "finalize", "approval", *POD_ACTIONS):
             raise bad_request(f"{write.subresource} cannot be changed")
+        write.warnings += meta.without_repeated_owners(new)
         type_.strategy.default(new)
         if write.verb != "apply":
             await self._track(write, old, new)
@@ -183,8 +188,12 @@ class Writer:
         else:
             errors += type_.strategy.validate_update(new, old)
         self._refuse(type_, new, errors)
-        if write.subresource == "":
+        unchanged = type_.strategy.has_generation and new["metadata"].get("generation") == old["metadata"].get(
+            "generation"
+        )
+        if write.subresource in ("", "scale") and not unchanged and type_.storage_key != PODS:
             write.warnings += type_.strategy.warnings(new)
+        if write.subresource == "":
             self._allocate(type_, new, old)
         await self.admission.validate(write, "UPDATE", new, old)
         if write.subresource in ("", "resize") and not new["metadata"].get("deletionTimestamp"):
@@ -258,6 +267,8 @@ class Writer:
             type_.strategy.prune(made)
             return made
         except managers.Conflicts as error:
+            if write.subresource == "scale":
+                error.seen_in("autoscaling/v1")
             raise StatusError(409, "Conflict", error.message(), {"causes": error.causes()}) from error
         except (DuplicateKey, DecodeError) as error:
             name, namespace = applied["metadata"].get("name", ""), applied["metadata"].get("namespace", "")
@@ -328,10 +339,6 @@ class Writer:
 
     async def _track(self, write: Write, old: Object | None, new: Object) -> None:
         """Keep managedFields right after a create or update."""
-        given = new["metadata"].get("managedFields")
-        if given == [] and old is not None:
-            new["metadata"].pop("managedFields", None)
-            old = managers.without_managers(old) | {}
         try:
             await managers.on_update(old, new, ServedVersions(write.type_), self._change(write))
         except StatusError as error:  # as kube-apiserver does: the write is good, nobody manages anything any more
@@ -340,7 +347,8 @@ class Writer:
 
     def _change(self, write: Write) -> managers.Change:
         type_ = write.type_
-        version, now = type_.resource.api_version, timestamp(self.clock.now())
+        version = type_.resource.api_version
+        now = timestamp(self.clock.now()) if write.subresource != "scale" else ""
         return managers.Change(
             write.manager,
             version,

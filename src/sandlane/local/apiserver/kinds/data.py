@@ -79,7 +79,8 @@ def check_claim_update(faults: Faults, new: Object, old: Object) -> None:
     before, after = copy_json(old["spec"]), copy_json(new["spec"])
     if not before.get("volumeName"):
         after.pop("volumeName", None)
-    for spec in (before, after):
+    bound = (old.get("status") or {}).get("phase") == "Bound"
+    for spec in (before, after) if bound else ():
         (spec.get("resources") or {}).pop("requests", None)
         spec.pop("volumeAttributesClassName", None)
     if not equal_json(before, after):
@@ -162,6 +163,13 @@ def check_priority_class_update(faults: Faults, new: Object, old: Object) -> Non
     )
 
 
+_ALL_OF_THEM = {"type": "Percent", "value": 100, "periodSeconds": 15}
+_SCALING: tuple[tuple[str, int | None, list[Object]], ...] = (
+    ("scaleUp", 0, [{"type": "Pods", "value": 4, "periodSeconds": 15}, _ALL_OF_THEM]),
+    ("scaleDown", None, [_ALL_OF_THEM]),
+)
+
+
 def default_autoscaler(obj: Object) -> None:
     """Defaults of a HorizontalPodAutoscaler (v2)."""
     spec = obj.setdefault("spec", {})
@@ -170,6 +178,14 @@ def default_autoscaler(obj: Object) -> None:
     if not spec.get("metrics"):
         target = {"type": "Utilization", "averageUtilization": 80}
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    if spec.get("behavior") is not None:
+        for name, window, policies in _SCALING:
+            rules = spec["behavior"].setdefault(name, {})
+            _unset(rules, "selectPolicy", "Max")
+            if window is not None:
+                _unset(rules, "stabilizationWindowSeconds", window)
+            if not rules.get("policies"):
+                rules["policies"] = [dict(each) for each in policies]
 
 
 def default_old_autoscaler(obj: Object) -> None:
@@ -247,6 +263,12 @@ _POD_SCOPES = {"CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "
 _SCOPES = {"BestEffort": {"pods"}, **{scope: {"pods", *_COMPUTE} for scope in _POD_SCOPES}}
 _SCOPES["VolumeAttributesClass"] = {"persistentvolumeclaims", "requests.storage"}
 _OPERATORS = ("DoesNotExist", "Exists", "In", "NotIn")
+
+
+def check_quota_update(faults: Faults, new: Object, old: Object) -> None:
+    """What a quota is about may not change."""
+    before, after = (each.get("spec", {}).get("scopes") or [] for each in (old, new))
+    faults.immutable("spec.scopes", after, same=sorted(before) == sorted(after))
 
 
 def check_quota(faults: Faults, obj: Object) -> None:

@@ -243,7 +243,7 @@ def _check_owners(faults: Faults, owners: list[Object]) -> None:
                 if key == "apiVersion":
                     faults.invalid(f"{field}.{key}", "", "version must not be empty")
                 else:
-                    faults.invalid(f"{field}.{key}", "", f"{key} must not be empty")
+                    faults.invalid(f"{field}.{key}", "", "must not be empty")
         if owner.get("controller"):
             controllers.append(f"{owner.get('kind')}/{owner.get('name')}")
     if len(controllers) > 1:

@@ -46,11 +46,8 @@ _MUTABLE_TEXT = (
 def check_pod(faults: Faults, obj: Object) -> None:
     """A Pod."""
     check_pod_spec(faults, obj["spec"], "spec")
-
-
-def warn_pod(faults: Faults, obj: Object) -> None:
-    """Warnings about a Pod."""
-    warn_template(faults, obj.get("spec") or {}, "spec")
+    if obj["spec"].get("schedulingGates") and obj["spec"].get("nodeName"):
+        faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
 
 
 def check_template(faults: Faults, template: Object, field: str, claimed: Iterable[str] = ()) -> None:
@@ -338,24 +335,6 @@ def _check_resources(faults: Faults, resources: Object, at: str) -> None:
     for name, text in requests.items():
         if name in limits and parse_quantity(text) > parse_quantity(limits[name]):
             faults.invalid(f"{at}.requests", text, f"must be less than or equal to {name} limit of {limits[name]}")
-
-
-def warn_template(faults: Faults, spec: Object, field: str) -> None:
-    """Warnings that real clients see: a port defined twice."""
-    ports: dict[tuple[Any, ...], str] = {}
-    for path, container in all_containers(spec):
-        for index, port in enumerate(container.get("ports") or []):
-            at = f"{field}.{path}.ports[{index}]"
-            key = (path, port.get("containerPort"), port.get("protocol") or "TCP")
-            if key in ports:
-                faults.warnings.append(f"{at}: duplicate port definition with {ports[key]}")
-            ports.setdefault(key, at)
-        seen: set[str] = set()
-        for index, variable in enumerate(container.get("env") or []):
-            if variable.get("name") in seen:
-                text = f'hides previous definition of "{variable["name"]}", which may be dropped when using apply'
-                faults.warnings.append(f"{field}.{path}.env[{index}]: {text}")
-            seen.add(variable.get("name", ""))
 
 
 def check_pod_update(faults: Faults, new: Object, old: Object) -> None:

@@ -167,7 +167,8 @@ def default_service(obj: Object) -> None:
             port["protocol"] = "TCP"
         if port.get("targetPort") in (None, 0, ""):
             port["targetPort"] = port.get("port", 0)
-    if spec["type"] in ("NodePort", "LoadBalancer") and not spec.get("externalTrafficPolicy"):
+    outside = spec["type"] in ("NodePort", "LoadBalancer") or spec.get("externalIPs")
+    if outside and not spec.get("externalTrafficPolicy"):
         spec["externalTrafficPolicy"] = "Cluster"
     if spec["type"] != "ExternalName" and spec.get("internalTrafficPolicy") is None:
         spec["internalTrafficPolicy"] = "Cluster"
@@ -186,6 +187,9 @@ def allocate_service(obj: Object, old: Object | None, addresses: Addresses) -> N
         wanted = addresses.cluster_ip(wanted)
     spec["clusterIP"] = wanted
     spec["clusterIPs"] = [wanted]
+    if wanted == "None" and not spec.get("selector") and not spec.get("ipFamilyPolicy"):
+        spec["ipFamilyPolicy"] = "RequireDualStack"
+        spec.setdefault("ipFamilies", ["IPv4", "IPv6"])
     spec.setdefault("ipFamilies", ["IPv6" if ":" in wanted else "IPv4"])
     spec.setdefault("ipFamilyPolicy", "SingleStack")
     if spec["type"] == "NodePort" or (spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts")):
@@ -258,6 +262,11 @@ def check_service(faults: Faults, obj: Object) -> None:
         )
     check_labels(faults, spec.get("selector"), "spec.selector")
     faults.one_of("spec.sessionAffinity", spec.get("sessionAffinity"), ("ClientIP", "None"), required=True)
+    if spec.get("sessionAffinity") == "ClientIP":
+        seconds = ((spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}).get("timeoutSeconds", 0)
+        if not 0 < seconds <= 86400:
+            at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+            faults.invalid(at, seconds, "must be greater than 0 and less than 86400")
     faults.one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
     faults.one_of("spec.externalTrafficPolicy", spec.get("externalTrafficPolicy"), ("Cluster", "Local"))
     _check_ports(faults, ports, kind)
@@ -278,7 +287,14 @@ def check_service(faults: Faults, obj: Object) -> None:
 
 def warn_service(faults: Faults, obj: Object) -> None:
     """Warnings about a Service."""
-    if (obj.get("spec") or {}).get("trafficDistribution") == "PreferClose":
+    spec = obj.get("spec") or {}
+    if spec.get("externalIPs"):
+        faults.warnings.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
+    if spec.get("clusterIP") == "None" and spec.get("sessionAffinity") not in (None, "None"):
+        faults.warnings.append("spec.SessionAffinity is ignored for headless services")
+    if spec.get("externalName") and spec.get("type") != "ExternalName":
+        faults.warnings.append('spec.externalName is ignored when spec.type is not "ExternalName"')
+    if spec.get("trafficDistribution") == "PreferClose":
         faults.warnings.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
 
 

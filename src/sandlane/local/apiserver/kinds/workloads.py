@@ -10,7 +10,8 @@ from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import check_selector, selector_matches
-from sandlane.local.apiserver.kinds.pod_rules import check_template, warn_template
+from sandlane.local.apiserver.kinds.pod_rules import check_template
+from sandlane.local.apiserver.kinds.pod_warnings import warn_template
 from sandlane.local.apiserver.kinds.pods import default_template
 
 _STRATEGY = "type rollingUpdate"
@@ -420,7 +421,7 @@ def check_job_update(faults: Faults, new: Object, old: Object) -> None:
 def warn_workload(faults: Faults, obj: Object) -> None:
     """Warnings about a workload's pod template."""
     spec = obj.get("spec") or {}
-    field = "spec.template.spec"
+    field = "spec.template."
     if "jobTemplate" in spec:
-        spec, field = (spec["jobTemplate"] or {}).get("spec") or {}, "spec.jobTemplate.spec.template.spec"
-    warn_template(faults, ((spec.get("template") or {}).get("spec")) or {}, field)
+        spec, field = (spec["jobTemplate"] or {}).get("spec") or {}, "spec.jobTemplate.spec.template."
+    warn_template(faults, spec.get("template") or {}, field)

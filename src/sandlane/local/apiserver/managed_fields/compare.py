@@ -6,6 +6,7 @@ or removed themselves when one side lacks them; everything else is one value.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,8 @@ def _new_fields(value: Any, schema: Schema | None, blank: Any) -> Object:
         items = schema.items if schema is not None and list_kind(schema) == "map" else None
         elements = {item_element(item, schema): item for item in value}
         made = {element: _new_fields(elements[element], items, _ABSENT) for element in sorted(elements)}
+        if len(elements) != len(value):
+            made |= {key: {} for key in _repeated(value, schema)}
     else:
         return {}
     return {".": {}, **made} if blank is _ABSENT else made
@@ -123,7 +126,13 @@ class _Walker:
         items = schema.items if schema is not None and list_kind(schema) == "map" else None
         before = {item_element(item, schema): item for item in old}
         after = {item_element(item, schema): item for item in new}
-        for element in before.keys() | after.keys():
+        repeated = _repeated(new, schema) if len(after) != len(new) else set()
+        for element in repeated:
+            if element not in before:
+                self.added.add((*at, element))
+            elif not equal_json(old, new):
+                self.modified.add((*at, element))
+        for element in (before.keys() | after.keys()) - repeated:
             self.compare(before.get(element, _ABSENT), after.get(element, _ABSENT), items, (*at, element))
 
     def _leaf(self, old: Any, new: Any, at: Path) -> None:
@@ -133,6 +142,12 @@ class _Walker:
             self.removed.add(at)
         elif not equal_json(old, new):
             self.modified.add(at)
+
+
+def _repeated(items: list[Any], schema: Schema | None) -> set[str]:
+    """The elements of items that are there more than once: they are managed as one, whatever is in them."""
+    counts = Counter(item_element(item, schema) for item in items)
+    return {element for element, count in counts.items() if count > 1}
 
 
 def _both(kind: type, old: Any, new: Any) -> bool:

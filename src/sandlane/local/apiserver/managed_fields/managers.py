@@ -83,6 +83,12 @@ class Conflicts(Exception):
         super().__init__(f"Apply failed with {len(conflicts)} conflicts")
         self.conflicts = conflicts
 
+    def seen_in(self, api_version: str) -> None:
+        """Tell them in the version of a subresource."""
+        self.conflicts = [
+            replace(conflict, manager=replace(conflict.manager, api_version=api_version)) for conflict in self.conflicts
+        ]
+
     def causes(self) -> list[Object]:
         """Causes of the Status."""
         return [
@@ -169,13 +175,16 @@ def without_managers(obj: Object) -> Object:
 async def on_update(old: Object | None, new: Object, versions: Versions, change: Change) -> None:
     """Set `new`'s managedFields after a create, replace or patch: what changed belongs to its manager now.
 
-    The entries of `old` count; whatever `new` carries itself is replaced. Raises `StatusError` where an entry is of a
-    version that cannot be had.
+    What has no entries gets none. Raises `StatusError` where an entry is of a version that cannot be had.
     """
     if old is None and change.reset <= _STATUS:
         _on_create(new, versions.schema(change.api_version), change)
         return
-    managers = await _known(old, versions, change) if old is not None else []
+    source = _authority(old, new, change) if old is not None else {}
+    if old is not None and not source.get("metadata", {}).get("managedFields"):
+        new["metadata"].pop("managedFields", None)
+        return
+    managers = await _known(source, versions, change)
     found = await _comparisons(old if old is not None else change.blank, new, managers, versions, change)
     compared = found[change.api_version]
     mine = Manager(change.manager, UPDATE, change.api_version, change.subresource, time=change.now)
@@ -188,6 +197,22 @@ async def on_update(old: Object | None, new: Object, versions: Versions, change:
     elif previous is not None and compared.removed & previous.fields:
         kept = [replace(entry, time=change.now) if entry.identity == mine.identity else entry for entry in kept]
     write(new, _capped(kept))
+
+
+def _authority(old: Object, new: Object, change: Change) -> Object:
+    """The object whose entries count: a client may set them, or take them all off, but through no subresource."""
+    given = new["metadata"].get("managedFields")
+    if given is None or change.subresource:
+        return old
+    if given in ([], [{}]):
+        return {}
+    return new if all(_is_entry(entry) for entry in given) else old
+
+
+def _is_entry(entry: Object) -> bool:
+    fields = entry.get("fieldsV1")
+    good = entry.get("fieldsType") == "FieldsV1" and isinstance(fields, dict) and bool(entry.get("apiVersion"))
+    return good and entry.get("operation") in (APPLY, UPDATE)
 
 
 def _on_create(new: Object, schema: Schema | None, change: Change) -> None:
@@ -229,6 +254,8 @@ async def apply(live: Object | None, applied: Object, versions: Versions, change
         mine = replace(mine, time=previous.time)
     result: Object = copy_json(merged)
     write(result, [*_taken(others, found), mine])
+    if change.manager == "kubectl" and LAST_APPLIED in (result["metadata"].get("annotations") or {}):
+        result["metadata"]["annotations"][LAST_APPLIED] = _last_applied(config)
     return result
 
 
@@ -287,6 +314,15 @@ async def _pruned(merged: Object, owners: list[Manager], last: Manager, versions
     return await versions.show(
         remove(first, (everything - left) & with_named_parents(last.fields, schema), schema), mine
     )
+
+
+def _last_applied(config: Object) -> str:
+    """What kubectl's client-side apply would have left behind."""
+    metadata = dict(config["metadata"])
+    if LAST_APPLIED in (metadata.get("annotations") or {}):
+        metadata["annotations"] = {key: each for key, each in metadata["annotations"].items() if key != LAST_APPLIED}
+    text = json.dumps(config | {"metadata": metadata}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text + "\n"
 
 
 def _fields(obj: Object, schema: Schema | None) -> FieldSet:

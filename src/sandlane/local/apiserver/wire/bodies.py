@@ -36,6 +36,8 @@ def parse_json(body: bytes, *, duplicates: list[str] | None = None) -> Any:
             _notice_duplicates(body, duplicates)
         return value
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        if str(error) == "Input data was truncated":
+            error = ValueError("unexpected end of JSON input")
         raise BodyError(f"couldn't get version/kind; json parse error: {error}") from error
 
 

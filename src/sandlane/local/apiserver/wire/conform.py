@@ -96,6 +96,7 @@ class _Struct:
                 field.omit_empty
                 and not field.pointer
                 and not field.type.startswith((".", "T", "M", "I", "Q", "R", "F", "J"))
+                and field.name != "managedFields"  # an empty list asks to forget them
             )
             fields[field.name] = (_converter(field.type, self.name), drop)
             maker = _filler(field)
