@@ -92,6 +92,13 @@ def decode_object(type_: ResourceType, request: Request, *, notice: bool = True)
         short = text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
         why = f"Object 'Kind' is missing in '{text[:MOST_SHOWN]}' ({short})"
         raise bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): {why}")
+    if type_.custom and obj.get("apiVersion") != resource.api_version:
+        given = obj.get("apiVersion") or ""
+        why = f"the API version in the data ({given}) does not match the expected API version ({resource.api_version})"
+        raise bad_request(why)
+    if type_.custom and obj["kind"] != resource.kind:
+        fault = FieldError("FieldValueInvalid", "kind", obj["kind"], f"must be {resource.kind}")
+        raise invalid(resource.group, obj["kind"], (obj.get("metadata") or {}).get("name", ""), [fault])
     kind, api_version = obj.get("kind") or resource.kind, obj.get("apiVersion") or resource.api_version
     if kind != resource.kind or api_version != resource.api_version:
         group, _, version = str(api_version).rpartition("/")

@@ -126,7 +126,7 @@ class Deleter:
         metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
         if not namespace:
             metadata["deletionGracePeriodSeconds"] = grace
-        if metadata.get("generation"):
+        if metadata.get("generation") and write.type_.storage_key != DEFINITIONS:
             metadata["generation"] += 1
         if namespace:
             obj.setdefault("status", {})["phase"] = "Terminating"

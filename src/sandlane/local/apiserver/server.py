@@ -239,9 +239,6 @@ class ApiServer:
         write = self._write(type_, info, request, user, query)
         decoded = decode_object(type_, request, notice=write.validation != "Ignore")
         obj = decoded.obj
-        if type_.custom and not obj["metadata"].get("resourceVersion"):
-            fault = FieldError("FieldValueInvalid", "metadata.resourceVersion", "", "must be specified for an update")
-            raise invalid(info.group, info.resource, info.name, [fault])
         check_fields(type_, obj, decoded.duplicates, write.validation, write.warnings)
         check_names(obj, info, type_)
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
@@ -255,6 +252,11 @@ class ApiServer:
             return json_answer(shape.one(type_, created), 201, write.warnings)
 
         async def replacement(old: Object) -> Object:
+            if type_.custom and not obj["metadata"].get("resourceVersion"):
+                what = FieldError(
+                    "FieldValueInvalid", "metadata.resourceVersion", "", "must be specified for an update"
+                )
+                raise invalid(info.group, info.resource, info.name, [what])
             return msgspec.json.decode(msgspec.json.encode(obj))  # type: ignore[no-any-return]
 
         updated = await self.writer.modify(write, replacement)

@@ -196,12 +196,15 @@ def test_daemon_set_template_generation(server: Any, make: Any) -> None:
 
 
 def test_claim_update(server: Any, make: Any) -> None:
-    """A claim may grow and be bound, but not change its modes."""
+    """A claim may be bound, and grow once it is, but not change its modes."""
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     old = server.create(make("v1", "PersistentVolumeClaim", spec=spec))
     new = copy_json(old)
     new["spec"]["volumeName"] = "v"
+    assert server.update(old, copy_json(new))[1] == []
     new["spec"]["resources"]["requests"]["storage"] = "2Gi"
+    assert causes(server.update(old, copy_json(new))[1]) == [("spec", "Forbidden")]
+    old["status"]["phase"] = "Bound"
     assert server.update(old, copy_json(new))[1] == []
     new["spec"]["accessModes"] = ["ReadOnlyMany"]
     assert causes(server.update(old, new)[1]) == [("spec", "Forbidden")]

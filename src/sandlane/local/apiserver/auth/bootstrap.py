@@ -73,8 +73,8 @@ def bootstrap_roles() -> list[Object]:
     return [
         _role("cluster-admin", [every, paths]),
         _gathering("admin"),
-        _gathering("edit"),
-        _gathering("view"),
+        _gathering("edit", "admin"),
+        _gathering("view", "edit"),
         _role("system:aggregate-to-admin", admin, "admin"),
         _role("system:aggregate-to-edit", edit, "edit", "admin"),
         _role("system:aggregate-to-view", view, "view", "edit", "admin"),
@@ -116,9 +116,9 @@ def _role(name: str, rules: list[Object], *gathered_by: str) -> Object:
     return {"apiVersion": f"{GROUP}/v1", "kind": "ClusterRole", "metadata": _metadata(name, labels), "rules": rules}
 
 
-def _gathering(name: str) -> Object:
+def _gathering(name: str, *gathered_by: str) -> Object:
     selector = {"matchLabels": {f"{GROUP}/aggregate-to-{name}": "true"}}
-    return _role(name, []) | {"aggregationRule": {"clusterRoleSelectors": [selector]}}
+    return _role(name, [], *gathered_by) | {"aggregationRule": {"clusterRoleSelectors": [selector]}}
 
 
 def _binding(role: str, *groups: str) -> Object:

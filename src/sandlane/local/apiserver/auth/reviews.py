@@ -47,6 +47,8 @@ class Reviews:
         obj = decoded.obj
         check_fields(type_, obj, decoded.duplicates, validation_mode(query, info.verb), [])
         obj["status"] = answer(obj, info, user)
+        if info.resource == "selfsubjectrulesreviews":
+            obj["spec"] = {}
         return Response(201, JSON, msgspec.json.encode(obj))
 
     def _subject(self, obj: Object, info: RequestInfo, user: User) -> Object:

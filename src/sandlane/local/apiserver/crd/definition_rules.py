@@ -72,7 +72,7 @@ def _schema_faults(encoded: bytes) -> tuple[FieldError, ...]:
     for index, schema in enumerate(schemas):
         at = f"spec.versions[{index}].schema.openAPIV3Schema"
         if schema is None:
-            faults.required(at, "schemas are required")
+            faults.required(at)
             continue
         if shared:
             if index:

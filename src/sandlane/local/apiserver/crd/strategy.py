@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandlane.kube.patch.values import equal_json
+from sandlane.kube.patch.values import equal_json, go_text
 from sandlane.kube.resource import Object, Resource
 from sandlane.local.apiserver.crd.jsonpath import find
 from sandlane.local.apiserver.crd.structural import default, prune
-from sandlane.local.apiserver.crd.validation import validate
+from sandlane.local.apiserver.crd.validation import check_rules, check_values
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.names import check_metadata, subdomain
 from sandlane.local.apiserver.schema import Schema
 from sandlane.local.apiserver.wire.conform import DecodeError, conform
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+
+
+_GO_TYPES = {str: "string", float: "float64", bool: "bool", list: "[]interface {}"}
+
+
+def _shown(value: Any) -> str:
+    """What is there instead of a number."""
+    shown = go_text(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return f"{shown} is of the type {_GO_TYPES.get(type(value), 'map[string]interface {}')}"
 
 
 class CustomStrategy:
@@ -80,15 +89,21 @@ class CustomStrategy:
         """Faults of a new object."""
         faults = Faults()
         check_metadata(faults, obj, subdomain)
-        self._check_scale(faults, obj)
-        return faults.errors + validate(obj, self._schema)
+        return self._check(faults, obj, None)
 
     def validate_update(self, new: Object, old: Object) -> list[FieldError]:
         """Faults of a changed object."""
         faults = Faults()
         check_metadata(faults, new, subdomain)
+        return self._check(faults, new, old)
+
+    def _check(self, faults: Faults, new: Object, old: Object | None) -> list[FieldError]:
+        """By the schema, by what `scale` needs, and by the rules of the schema."""
+        updating = old is not None
+        found = check_values(new, self._schema, "", old, updating=updating)
+        faults.errors += found
         self._check_scale(faults, new)
-        return faults.errors + validate(new, self._schema, "", old, updating=True)
+        return faults.errors + check_rules(new, self._schema, "", old, found, updating=updating)
 
     def _check_scale(self, faults: Faults, obj: Object) -> None:
         """Where there is a subresource `scale`, its fields must be what it needs."""
@@ -100,8 +115,8 @@ class CustomStrategy:
             if not isinstance(replicas, int) or isinstance(replicas, bool):
                 faults.invalid(
                     path,
-                    replicas,
-                    f"{path} accessor error: {replicas} is of the type {type(replicas).__name__}, expected int64",
+                    0,
+                    f"{path} accessor error: {_shown(replicas)}, expected int64",
                 )
             elif replicas < 0:
                 faults.invalid(path, replicas, "should be a non-negative integer")

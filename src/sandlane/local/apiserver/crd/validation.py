@@ -13,6 +13,11 @@ from sandlane.local.apiserver.crd.formats import FORMATS
 from sandlane.local.apiserver.kinds.field_errors import FieldError
 from sandlane.local.apiserver.schema import Schema
 
+_BLOCKING = frozenset(f"FieldValue{name}" for name in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"))
+_UNCHECKED = (
+    "some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -27,10 +32,27 @@ def validate(
     value: Any, schema: Schema, path: str = "", old: Any = None, *, updating: bool = False
 ) -> list[FieldError]:
     """Faults of a value. On an update a value that was as faulty before is let through (ratcheting)."""
+    errors = check_values(value, schema, path, old, updating=updating)
+    return errors + check_rules(value, schema, path, old, errors, updating=updating)
+
+
+def check_values(
+    value: Any, schema: Schema, path: str = "", old: Any = None, *, updating: bool = False
+) -> list[FieldError]:
+    """Faults by the value rules of a schema."""
     errors: list[FieldError] = []
     _check(value, schema, path, errors, old, updating)
-    if not errors:
-        cel_rules.check(value, schema, path, errors, old, updating)
+    return errors
+
+
+def check_rules(
+    value: Any, schema: Schema, path: str, old: Any, found: list[FieldError], *, updating: bool
+) -> list[FieldError]:
+    """Faults by the CEL rules of a schema, which are not asked where `found` says that the value has another form."""
+    if any(error.type in _BLOCKING for error in found):
+        return [FieldError("FieldValueInvalid", "<nil>", None, _UNCHECKED)] if cel_rules.has_rules(schema) else []
+    errors: list[FieldError] = []
+    cel_rules.check(value, schema, path, errors, old, updating)
     return errors
 
 
@@ -43,7 +65,7 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
     if not _has_type(value, schema):
         shown = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
         given = "null" if value is None else shown[type(value)]
-        wanted = "integer or string" if schema.int_or_string else schema.type
+        wanted = "integer,string" if schema.int_or_string else schema.type
         detail = f'{path or "<root>"} in body must be of type {wanted}: "{given}"'
         errors.append(FieldError("FieldValueTypeInvalid", path, given, detail))
         if schema.type == "integer" and isinstance(value, float):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +11,31 @@ from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import path_segment
 
+_USAGES = (
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+)
 _SUBJECTS = ("ServiceAccount", "User", "Group")
 
 
@@ -66,6 +92,9 @@ def check_role_binding(faults: Faults, obj: Object) -> None:
             faults.required(f"{at}.name")
         if subject.get("kind") not in _SUBJECTS:
             faults.not_supported(f"{at}.kind", subject.get("kind", ""), _SUBJECTS)
+        wanted = "rbac.authorization.k8s.io" if subject.get("kind") in ("User", "Group") else ""
+        if subject.get("apiGroup", "") != wanted and subject.get("kind") in _SUBJECTS:
+            faults.not_supported(f"{at}.apiGroup", subject.get("apiGroup", ""), (wanted,))
         bare = subject.get("kind") == "ServiceAccount" and not subject.get("namespace")
         if bare and not obj["metadata"].get("namespace"):
             faults.required(f"{at}.namespace")
@@ -148,8 +177,15 @@ def record_requester(obj: Object, requester: Requester) -> None:
 def check_signing_request(faults: Faults, obj: Object) -> None:
     """A CertificateSigningRequest's spec."""
     spec = obj["spec"]
-    if not spec.get("request"):
-        faults.required("spec.request")
+    try:
+        text = base64.b64decode(spec.get("request") or "")
+    except ValueError:
+        text = b""
+    if not text.lstrip().startswith(b"-----BEGIN CERTIFICATE REQUEST-----"):
+        faults.invalid("spec.request", spec.get("request") or None, "PEM block type must be CERTIFICATE REQUEST")
+    for index, usage in enumerate(spec.get("usages") or []):
+        if usage not in _USAGES:
+            faults.not_supported(f"spec.usages[{index}]", usage, _USAGES)
     if not spec.get("signerName"):
         faults.required("spec.signerName")
     elif "/" not in spec["signerName"]:

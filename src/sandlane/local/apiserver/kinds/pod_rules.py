@@ -30,6 +30,7 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _RESTART = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 _PLACES = ("containers", "initContainers", "ephemeralContainers")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 _CONTEXT = (
@@ -48,6 +49,10 @@ def check_pod(faults: Faults, obj: Object) -> None:
     check_pod_spec(faults, obj["spec"], "spec")
     if obj["spec"].get("schedulingGates") and obj["spec"].get("nodeName"):
         faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
+    config = obj["spec"].get("dnsConfig") or {}
+    for index, address in enumerate(config.get("nameservers") or []):
+        if not is_address(address):
+            faults.invalid(f"spec.dnsConfig.nameservers[{index}]", address, BAD_ADDRESS)
 
 
 def check_template(faults: Faults, template: Object, field: str, claimed: Iterable[str] = ()) -> None:
@@ -330,6 +335,9 @@ def _check_resources(faults: Faults, resources: Object, at: str) -> None:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     for group, values in (("limits", limits), ("requests", requests)):
         for name, text in values.items():
+            if "/" not in name and name not in _RESOURCES and not name.startswith("hugepages-"):
+                faults.invalid(f"{at}.{group}[{name}]", name, "must be a standard resource type or fully qualified")
+                faults.invalid(f"{at}.{group}[{name}]", name, "must be a standard resource for containers")
             if parse_quantity(text) < 0:
                 faults.invalid(f"{at}.{group}[{name}]", text, "must be greater than or equal to 0")
     for name, text in requests.items():

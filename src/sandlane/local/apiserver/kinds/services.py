@@ -185,12 +185,15 @@ def allocate_service(obj: Object, old: Object | None, addresses: Addresses) -> N
     wanted = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or []), "")
     if wanted != "None" and not before.get("clusterIP"):
         wanted = addresses.cluster_ip(wanted)
+    family = "IPv6" if ":" in wanted else "IPv4"
+    if wanted != "None" and (spec.get("ipFamilies") or [family])[0] != family:
+        raise AddressError("spec.ipFamilies[0]", spec["ipFamilies"][0], "not configured on this cluster")
     spec["clusterIP"] = wanted
     spec["clusterIPs"] = [wanted]
     if wanted == "None" and not spec.get("selector") and not spec.get("ipFamilyPolicy"):
         spec["ipFamilyPolicy"] = "RequireDualStack"
         spec.setdefault("ipFamilies", ["IPv4", "IPv6"])
-    spec.setdefault("ipFamilies", ["IPv6" if ":" in wanted else "IPv4"])
+    spec.setdefault("ipFamilies", [family])
     spec.setdefault("ipFamilyPolicy", "SingleStack")
     if spec["type"] == "NodePort" or (spec["type"] == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts")):
         _allocate_ports(spec, before, addresses)
@@ -267,6 +270,9 @@ def check_service(faults: Faults, obj: Object) -> None:
         if not 0 < seconds <= 86400:
             at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
             faults.invalid(at, seconds, "must be greater than 0 and less than 86400")
+    if spec.get("ipFamilyPolicy") == "RequireDualStack" and (spec.get("selector") or spec.get("clusterIP") != "None"):
+        text = "this cluster is not configured for dual-stack services"
+        faults.invalid("spec.ipFamilyPolicy", "RequireDualStack", text)
     faults.one_of("spec.internalTrafficPolicy", spec.get("internalTrafficPolicy"), ("Cluster", "Local"))
     faults.one_of("spec.externalTrafficPolicy", spec.get("externalTrafficPolicy"), ("Cluster", "Local"))
     _check_ports(faults, ports, kind)

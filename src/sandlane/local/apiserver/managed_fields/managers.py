@@ -121,8 +121,6 @@ def _describe(manager: Manager) -> str:
         text += f' with subresource "{manager.subresource}"'
     if manager.operation == UPDATE:
         text += f" using {manager.api_version}"
-        if manager.time:
-            text += f" at {manager.time}"
     return text
 
 
