@@ -31,7 +31,7 @@ __all__ = ["Decoded", "check_fields", "decode_body", "protobuf"]
 MAX_MANAGER = 128
 SHOWN, MOST_SHOWN = 30, 1000
 """Characters of a body that faults show."""
-ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor")
+ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 
 
 @dataclass
