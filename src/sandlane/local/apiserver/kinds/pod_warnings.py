@@ -62,7 +62,7 @@ def _repeated(faults: Faults, items: list[Object], key: str, at: str) -> None:
     seen: set[Any] = set()
     for index, item in enumerate(items):
         if item.get(key) in seen:
-            faults.warnings.append(f'{at}[{index}].{key}: duplicate {key} "{item[key]}"')
+            faults.warnings.append(f'{at}[{index}].{key}: duplicate {key} "{item.get(key, "")}"')
         seen.add(item.get(key))
 
 
