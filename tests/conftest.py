@@ -27,8 +27,8 @@ def logs_as_by_default() -> Iterator[None]:
 
 
 HEAVY = (
-    "e2e/test_up", "e2e/test_uninstall", "e2e/test_laptop", "e2e/test_rights", "e2e/test_examples", "faults/test_leaders",
-    "faults/test_sandbox_faults", "faults/test_routegroup_faults", "e2e/test_demo", "e2e/test_admission", "test_guestbook",
+    "e2e/test_up", "e2e/test_uninstall", "e2e/test_laptop", "e2e/test_rights", "e2e/test_examples",
+    "e2e/test_route_changes", "faults/test_leaders", "faults/test_sandbox_faults", "faults/test_routegroup_faults", "e2e/test_demo", "e2e/test_admission", "test_guestbook",
     "store/test_killed", "apiserver/test_killed", "install/test_chart", "faults/test_routing_faults", "test_any_request",
 )  # fmt: skip
 """Modules that take long, the longest first."""
@@ -50,9 +50,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if heaviness(item) < len(HEAVY):
             turn = heaviness(item) % (2 * workers)  # there and back again
             parts[min(turn, 2 * workers - 1 - turn)].append(item)
-    share = len(items) // workers
-    for part in parts[:-1]:  # xdist gives each worker as many tests
+    left = len(items)
+    for number, part in enumerate(parts[:-1]):  # xdist gives each worker its share of what is left
+        share = left // (workers - number)
         missing = max(0, share - len(part))
         part += light[:missing]
         del light[:missing]
+        left -= share
     items[:] = [item for part in [*parts, light] for item in part]
