@@ -41,6 +41,7 @@ NOT_IN_THIS_STORY = {
     ("sign", "signers"): "asked for by the API server, of whoever writes a certificate",
     ("approve", "signers"): "asked for by the API server, of whoever approves a request",
 }
+PERHAPS_IN_THIS_STORY = {("watch", "leases"): "a standby watches the leader's Lease: each manager here leads at once"}
 IN_CLUSTER = """
 import sys
 from pathlib import Path
@@ -243,7 +244,7 @@ def test_nothing_is_forbidden_and_nothing_superfluous(
     assert not [each for each in requests if each.code in ("401", "403")]
     roles = [obj for obj in everything(version=sandlane.__version__) if obj["metadata"]["name"] == MANAGER_NAME]
     given = granted(obj for obj in roles if obj["kind"] in ("ClusterRole", "Role"))
-    assert given - used(requests) == set(NOT_IN_THIS_STORY)
+    assert given - used(requests) - set(PERHAPS_IN_THIS_STORY) == set(NOT_IN_THIS_STORY)
     assert used(requests) - given == set()
 
 
