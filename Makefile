@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 UV := $(shell command -v uv 2>/dev/null)
 # Tests wait for processes more than they compute.
-WORKERS ?= $(shell expr 3 \* $$(nproc))
+WORKERS ?= $(shell expr 2 \* $$(nproc))
 
 # Many processes are started: each would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE

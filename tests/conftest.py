@@ -27,9 +27,10 @@ def logs_as_by_default() -> Iterator[None]:
 
 
 HEAVY = (
-    "e2e/test_up", "e2e/test_uninstall", "e2e/test_laptop", "e2e/test_rights", "e2e/test_examples",
-    "e2e/test_route_changes", "faults/test_leaders", "faults/test_sandbox_faults", "faults/test_routegroup_faults", "e2e/test_demo", "e2e/test_admission", "test_guestbook",
-    "store/test_killed", "apiserver/test_killed", "install/test_chart", "faults/test_routing_faults", "test_any_request",
+    "e2e/test_up", "e2e/test_uninstall", "e2e/test_laptop", "e2e/test_rights", "e2e/test_examples", "e2e/test_route_changes",
+    "faults/test_leaders", "faults/test_sandbox_faults", "faults/test_routegroup_faults", "e2e/test_demo", "e2e/test_admission",
+    "conformance/test_scenarios", "test_guestbook", "store/test_killed", "apiserver/test_killed", "install/test_chart",
+    "faults/test_routing_faults", "test_any_request",
 )  # fmt: skip
 """Modules that take long, the longest first."""
 

@@ -11,13 +11,13 @@ from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.webhook_calls import Caller, CallFailed
 
 
-async def failure(client: dict[str, Any]) -> str:
+async def failure(client: dict[str, Any], within: float = 30.0) -> str:
     """Why a call fails."""
     store = ObjectStore()
     caller = Caller(store)
     try:
         with pytest.raises(CallFailed) as caught:
-            await caller.post(client, b"{}", 0.2)
+            await caller.post(client, b"{}", within)
         return str(caught.value)
     finally:
         await caller.close()
@@ -34,7 +34,7 @@ async def test_a_webhook_that_does_not_answer_is_given_up() -> None:
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with asyncio.timeout(10):
-        why = await failure({"url": f"https://127.0.0.1:{port}/x"})
+        why = await failure({"url": f"https://127.0.0.1:{port}/x"}, 0.2)
     server.close()
     for writer in open_:
         writer.close()
