@@ -212,4 +212,9 @@ async def views_missing(folder: Path) -> str:
         process = await launched(plan, subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL)
     except StartFailed as error:
         return str(error)
-    return "" if await process.wait() == 0 else "a program in a new view fails"
+    try:
+        return "" if await process.wait() == 0 else "a program in a new view fails"
+    finally:
+        if process.running:  # cancelled
+            process.signal(signal.SIGKILL)
+            await process.wait()
