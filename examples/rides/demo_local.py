@@ -111,6 +111,9 @@ def main() -> int:
     parser.add_argument("--use", type=Path, help="the data directory of a running cluster, which is left running")
     used: Path | None = parser.parse_args().use
     cluster = Cluster(used or Path(tempfile.mkdtemp(prefix="sandlane-demo-")))
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # our children must hear it, even if we run in the background
     processes: list[subprocess.Popen[bytes]] = []
     status = 0
     try:
