@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from sandlane.routing.envoy import server as xds
 from sandlane.routing.envoy.binary import envoy_binary
 from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.identity import Credentials
-from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY
 from sandlane.routing.names import router_group
 from sandlane.routing.publisher import Publisher
 from sandlane.testing.cluster import FakeCluster
@@ -145,48 +145,40 @@ class Bench:
             *(str(envoy_binary()), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "error")
         )
         others = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.routing_clients", str(port), *groups)
+        asking = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.first_served", HOST, str(DOOR)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
         groups.append(router_group(NAMESPACE, HOST))
         try:
             await settled(served, groups)
             for number in range(CHANGES):
-                await self._one(cluster, served, groups, first + number)
+                await self._one(cluster, served, groups, first + number, asking)
         finally:
-            for process in (envoy, others):
+            for process in (envoy, others, asking):
                 process.kill()
                 await process.wait()
 
-    async def _one(self, cluster: FakeCluster, served: xds.XdsServer, groups: list[str], number: int) -> None:
+    async def _one(
+        self, cluster: FakeCluster, served: xds.XdsServer, groups: list[str], number: int, asking: Process
+    ) -> None:
         """Give one more sandbox its route."""
+        assert asking.stdin is not None
+        assert asking.stdout is not None
         name = f"key-{number}"
         known = await cluster.client.get(SANDBOXES, name, NAMESPACE)
         forks = [known["status"]["forks"][0] | {"everReady": True}]
         self._bytes, before = 0, self._publishings
+        asking.stdin.write(f"{name}\n".encode())
         cpu, start = time.process_time(), time.perf_counter()
         await cluster.client.patch_status(SANDBOXES, Key(NAMESPACE, name), {"status": {"forks": forks}})
-        asking = asyncio.ensure_future(first_served(name))
         await settled(served, groups, lambda: self._publishings > before)
         self.confirmed.append(1e3 * (time.perf_counter() - start))
-        self.served.append(1e3 * (await asking - start))
+        self.served.append(1e3 * (float(await asking.stdout.readline()) - start))
         self.cpu.append(1e3 * (time.process_time() - cpu))
         self.published.append(1e3 * self._publishing)
         self.sent.append(self._bytes / len(groups))
-
-
-async def first_served(name: str) -> float:
-    """When the first request with a key was answered by its fork."""
-    reader, writer = await asyncio.open_connection(HOST, DOOR)
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                lines = [f"baggage: sandlane-routing-key={name}", f"{DEBUG_HEADER}: 1"]
-                writer.write("\r\n".join(["GET / HTTP/1.1", "Host: app", *lines, "", ""]).encode())
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(100)
-                if f"{SERVED_BY}: {name}/".encode() in head:
-                    return time.perf_counter()
-                await asyncio.sleep(0.002)
-    finally:
-        writer.close()
 
 
 async def settled(served: xds.XdsServer, groups: list[str], published: Callable[[], bool] = lambda: True) -> None:
