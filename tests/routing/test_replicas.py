@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from sandlane.kube.cache import Cache
 from sandlane.kube.clock import SystemClock
 from sandlane.kube.resource import SANDBOXES, Key, Object
 from sandlane.routing.envoy.delta import CLUSTER, ENDPOINTS, LISTENER, ROUTES
+from sandlane.routing.envoy.digest import DIGEST
 from sandlane.routing.envoy.routes import shard_name
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.names import router_group, shadow_name
@@ -78,23 +80,30 @@ async def fill(cluster: FakeCluster) -> None:
         uids[f"{obj['kind']} {obj['metadata']['name']}"] = made["metadata"]["uid"]
 
 
-async def follow(client: RawClient, refused: str, done: asyncio.Event) -> None:
-    """A router that confirms everything but one resource, once that has its route."""
+async def follow(client: RawClient, refused: str, serves: dict[str, str], reason: str) -> None:
+    """A router that confirms everything but one resource, once that has its route; what its listener says beside the digest is in `serves`."""
     await client.ask(CLUSTER, node=("router", router_group(NAMESPACE, ADDRESS)))
     await client.ask(ENDPOINTS, [f"{NAMESPACE}/{shadow_name('eta')}/80"])
     await client.ask(LISTENER)
     await client.ask(ROUTES, [refused])
-    while not done.is_set():
+    while True:
         response = await client.next()
+        for each in response.resources:
+            if each.name == DIGEST:
+                said = re.search(rb'{"but_for".*}', each.resource.value)
+                serves[ADDRESS] = serves[ADDRESS].partition("\n")[0] + (
+                    f"\n{said[0].decode()}".replace("%%", "%") if said else ""
+                )
         if any(each.name == refused and b"eta-a" in each.resource.value for each in response.resources):
-            await client.refuse(response, "bad route")
+            await client.refuse(response, reason)
         else:
             await client.ack(response)
 
 
-async def test_a_refusal_is_told_by_the_manager_that_hears_it_and_nobody_claims_success() -> None:
-    """The router's own manager says what it refuses; the other one, that the router does not serve the change."""
-    serves, done = {ADDRESS: ""}, asyncio.Event()
+async def test_a_refusal_is_told_by_every_manager() -> None:
+    """The manager that a router is connected to has it say what it refuses, and all others report that in the same words; what
+    has nothing to do with it is programmed."""
+    serves = {ADDRESS: ""}
     async with FakeCluster.with_objects(*definitions()) as cluster:
         await fill(cluster)
         async with replica(cluster, serves) as leader, replica(cluster, serves) as other:
@@ -103,19 +112,17 @@ async def test_a_refusal_is_told_by_the_manager_that_hears_it_and_nobody_claims_
             async with other.server.listen("127.0.0.1:0") as port, channel(port) as over:
                 async with asyncio.TaskGroup() as tasks:
                     refused = shard_name(NAMESPACE, shard_of("key-a"))
-                    task = tasks.create_task(follow(stream(over), refused, done))
+                    task = tasks.create_task(follow(stream(over), refused, serves, "100% bad\nroute \u00fc"))
                     forks = (await cluster.client.get(SANDBOXES, "a", NAMESPACE))["status"]["forks"]
                     body = {"status": {"forks": [forks[0] | {"everReady": True}]}}
                     await cluster.client.patch_status(SANDBOXES, Key(NAMESPACE, "a"), body)
                     await until(lambda: bool(other.publisher.refusals(NAMESPACE)), "it is refused")
-                    await until(
-                        lambda: leader.publisher.digest(NAMESPACE) != serves[ADDRESS], "the leader has the change"
-                    )
+                    assert leader.server.refusals(router_group(NAMESPACE, ADDRESS)) == []
+                    await until(lambda: bool(leader.publisher.refusals(NAMESPACE)), "the leader hears of it")
+                    heard, told = other.report(), leader.report()
+                    await until(lambda: not leader.publisher.behind(NAMESPACE), "everything else is served")
                     task.cancel()
-                    heard, not_heard = other.report(), leader.report()
         assert heard is not None
-        assert not_heard is not None
         assert (heard.programmed, heard.reason) == (False, reasons.ROUTES_REJECTED)
-        assert "router router refuses" in heard.message
-        assert (not_heard.programmed, not_heard.reason) == (False, reasons.PROGRESSING)
-        assert not_heard.message == "router router does not serve the last change yet"
+        assert heard.message == f"router router refuses {refused}: 100% bad\nroute \u00fc"
+        assert told == heard

@@ -18,6 +18,7 @@ from sandlane.kube.resource import Key, Object
 from sandlane.routing.envoy.binary import envoy_binary
 from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.delta import LISTENER, SECRETS
+from sandlane.routing.envoy.encode import Resources
 from sandlane.routing.envoy.identity import Credentials
 from sandlane.routing.envoy.listeners import DoorOptions
 from sandlane.routing.envoy.server import XdsServer
@@ -62,7 +63,10 @@ class Router:
         table = self.live.update(self.world, [each for each in changed if each.kind in KINDS])
         changes = self.translation.update(self.world, table, {}, touched).get(NAMESPACE, {})
         self._xds.change(routers_group(NAMESPACE), changes)
-        own = {LISTENER: self.translation.listeners(NAMESPACE, self.host), SECRETS: self.secrets}
+        self.publish({LISTENER: self.translation.listeners(NAMESPACE, self.host), SECRETS: self.secrets})
+
+    def publish(self, own: Resources) -> None:
+        """Give it this beside what all routers of its namespace have."""
         self._xds.publish(self.group, own)
 
     async def serve(self, objects: Iterable[Object]) -> None:

@@ -6,11 +6,12 @@ Runs on every replica of the manager. `Publisher.run` owns its only task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
+from envoy.config.listener.v3 import listener_pb2
 
 from sandlane.api.labels import ROUTER
 from sandlane.kube.cache import Cache, Change
@@ -28,7 +29,8 @@ from sandlane.kube.resource import (
 )
 from sandlane.routing.departures import Departures
 from sandlane.routing.envoy.delta import LISTENER, Refusal
-from sandlane.routing.envoy.digest import DIGEST
+from sandlane.routing.envoy.digest import DIGEST, NOTHING, Refuses, digest_listener
+from sandlane.routing.envoy.encode import encoded
 from sandlane.routing.envoy.listeners import DoorOptions
 from sandlane.routing.envoy.server import XdsServer
 from sandlane.routing.envoy.translate import Changes, Translation
@@ -93,8 +95,9 @@ class Publisher:
         self.barred: dict[Key, str] = {}
         """Services that policies keep from being turned, and why; known to the leader."""
         self._own: dict[
-            str, tuple[object, bool, object]
-        ] = {}  # xDS group -> listeners, closed, secrets that it was given
+            str, tuple[object, ...]
+        ] = {}  # xDS group -> what decides about the listeners and secrets it has
+        self._refuses: dict[str, Refuses] = {}  # xDS group -> what it shall say that it refuses
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
         self.publishing = False
@@ -159,12 +162,12 @@ class Publisher:
         )
 
     def refusals(self, namespace: str) -> list[tuple[str, Refusal]]:
-        """What routers refuse to serve, with the router's name, as far as they are connected to this manager."""
-        return [
-            (pod.metadata.name, refusal)
-            for pod in self.routers(namespace)
-            for refusal in self._server.refusals(router_group(namespace, pod.status.pod_ip))
-        ]
+        """What routers refuse to serve, with the router's name: heard here, or from the router where it is connected to another manager."""
+        return [(pod.metadata.name, refusal) for pod in self.routers(namespace) for refusal in self._refused(pod)]
+
+    def _refused(self, pod: Pod) -> Sequence[Refusal]:
+        group = router_group(pod.metadata.namespace, pod.status.pod_ip)
+        return self._server.refusals(group) if self._server.clients(group) else self.served.refuses(pod).refusals
 
     def digest(self, namespace: str) -> str:
         """What the routers of a namespace answer when they serve its table."""
@@ -256,6 +259,7 @@ class Publisher:
         for address in before.keys() - now.keys():
             self._groups.pop(before[address], None)
             self._own.pop(before[address], None)
+            self._refuses.pop(before[address], None)
             self._translation.forget(namespace, address)
             self._server.withdraw(before[address])
         layer = routers_group(namespace)
@@ -270,12 +274,15 @@ class Publisher:
         for address, group in now.items():
             self._groups[group] = namespace
             doors = self._translation.listeners(namespace, address)
-            given, own = self._own.get(group), (doors, address in closed, self.secrets)
+            refuses = self._refuses.get(group, NOTHING)
+            given, own = self._own.get(group), (doors, address in closed, self.secrets, refuses)
             if given is not None and all(mine is before for mine, before in zip(own, given, strict=True)):
                 continue
             self._own[group] = own
-            listeners = {LISTENER: {DIGEST: doors[DIGEST]} if address in closed else doors}
-            self._server.publish(group, {**listeners, **self.secrets}, since=since)
+            listeners = {DIGEST: doors[DIGEST]} if address in closed else dict(doors)
+            if refuses is not NOTHING:
+                listeners[DIGEST] = encoded(digest_listener(address, refuses), listener_pb2.Listener())
+            self._server.publish(group, {LISTENER: listeners, **self.secrets}, since=since)
 
     def _owners_at(self, services: set[Key]) -> set[str]:
         """Whose routes lead through these Services."""
@@ -312,8 +319,20 @@ class Publisher:
     def _client_changed(self, group: str) -> None:
         namespace = self._groups.get(group)
         if namespace is not None:
+            self._hear(group, namespace)
             self.served.look()
             self._tell(namespace)
+
+    def _hear(self, group: str, namespace: str) -> None:
+        """Have a router say to all managers what it refuses: only this one hears it, and another may be the one that reports."""
+        refusals = tuple(dict.fromkeys(self._server.refusals(group)))
+        if refusals and not self._server.only_refuses(group):
+            return  # once nothing is under way
+        refuses = Refuses(self.digest(namespace), refusals) if refusals else NOTHING
+        if self._server.clients(group) and refuses != self._refuses.get(group, NOTHING):
+            self._refuses[group] = refuses
+            self._renewed.add(namespace)
+            self._dirty.set()
 
     def _tell(self, namespace: str) -> None:
         for listener in self._listeners:

@@ -11,16 +11,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 import aiohttp
+import msgspec
 import structlog
 
 from sandlane.kube.clock import Clock, within
+from sandlane.routing.envoy.digest import NOTHING, REFUSES_HEADER, Refuses, heard
 from sandlane.routing.names import READY_PORT
 from sandlane.world.records import Pod
 
 log = structlog.get_logger(__name__)
 
 Ask = Callable[[str], Awaitable[str]]
-"""Gives the digest that the router at an address answers. Raises `OSError` or `TimeoutError`."""
+"""Gives the digest that the router at an address answers, and on a second line what it refuses. Raises `OSError` or `TimeoutError`."""
 FIRST, LONGEST = 0.005, 1.0
 """Seconds until a router is asked, and until it is asked again at most."""
 TIMEOUT = 2.0
@@ -45,6 +47,7 @@ class Served:
         self._tell = tell
         self._ask = ask
         self._answers: dict[str, str] = {}  # Pod uid -> digest
+        self._refuses: dict[str, Refuses] = {}  # Pod uid -> what it said last
         self._epochs: dict[str, int] = {}  # namespace -> how often its table has changed
         self._problems: dict[str, str] = {}  # Pod uid -> why it could not be asked
         self._following: dict[str, asyncio.Event] = {}  # Pod uid -> ask at once
@@ -52,12 +55,16 @@ class Served:
 
     def late(self, pod: Pod) -> str:
         """Why a router does not count as serving what is wanted; empty when it serves it."""
-        uid, name = pod.metadata.uid, pod.metadata.name
-        if self._answers.get(uid) == self._wanted(pod.metadata.namespace):
+        uid, name, wanted = pod.metadata.uid, pod.metadata.name, self._wanted(pod.metadata.namespace)
+        if wanted in (self._answers.get(uid), self.refuses(pod).but_for):
             return ""
         if problem := self._problems.get(uid):
             return f"router {name} cannot be asked at port {READY_PORT} what it serves: {problem}"
         return f"router {name} does not serve the last change yet"
+
+    def refuses(self, pod: Pod) -> Refuses:
+        """What a router refuses, as it has told through whichever manager it is connected to."""
+        return self._refuses.get(pod.metadata.uid, NOTHING)
 
     def changed(self, namespace: str) -> None:
         """Another table is wanted now: what was answered before does not count."""
@@ -65,6 +72,8 @@ class Served:
         for pod in self._routers():
             if pod.metadata.namespace == namespace:
                 self._answers.pop(pod.metadata.uid, None)
+                if refuses := self._refuses.get(pod.metadata.uid):
+                    self._refuses[pod.metadata.uid] = msgspec.structs.replace(refuses, but_for="")
 
     def look(self) -> None:
         """Something has changed: tables, routers, or what one of them has confirmed."""
@@ -83,7 +92,8 @@ class Served:
                 host = f"[{address}]" if ":" in address else address
                 try:
                     async with session.get(f"http://{host}:{READY_PORT}/") as response:
-                        return (await response.content.read(64)).decode("ascii", "replace")
+                        digest = (await response.content.read(64)).decode("ascii", "replace")
+                        return f"{digest}\n{response.headers.get(REFUSES_HEADER, '')}"
                 except aiohttp.ClientError as error:
                     raise OSError(str(error)) from error
 
@@ -98,8 +108,9 @@ class Served:
                     self._answers.clear()
                 self._changed.clear()
                 ready = {pod.metadata.uid: pod for pod in self._routers()}
-                for gone in self._answers.keys() - ready.keys():
-                    del self._answers[gone]
+                for gone in (self._answers.keys() | self._refuses.keys()) - ready.keys():
+                    self._answers.pop(gone, None)
+                    self._refuses.pop(gone, None)
                 for uid, pod in ready.items():
                     if uid not in self._following and self.late(pod):
                         self._following[uid] = asyncio.Event()
@@ -117,16 +128,16 @@ class Served:
                 except TimeoutError:
                     delay = min(2 * delay, LONGEST)
                 at_once.clear()
-                before, epoch = self.late(pod), self._epochs.get(namespace)
+                before, epoch = (self.late(pod), self.refuses(pod)), self._epochs.get(namespace)
                 try:
-                    answer = await ask(pod.status.pod_ip)
+                    answer, _, refuses = (await ask(pod.status.pod_ip)).partition("\n")
                     if epoch == self._epochs.get(namespace):
-                        self._answers[uid] = answer
+                        self._answers[uid], self._refuses[uid] = answer, heard(refuses)
                     self._problems.pop(uid, None)
                 except (OSError, TimeoutError) as error:
                     self._answers.pop(uid, None)
                     self._problems[uid] = str(error) or type(error).__name__
-                if self.late(pod) != before:
+                if (self.late(pod), self.refuses(pod)) != before:
                     self._tell(namespace)
                 if not self.late(pod):
                     return

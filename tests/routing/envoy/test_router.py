@@ -12,10 +12,15 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import pytest_asyncio
+from envoy.config.listener.v3 import listener_pb2
 
 from sandlane.routing.envoy.clusters import TO_HEADER
+from sandlane.routing.envoy.delta import LISTENER, Refusal
+from sandlane.routing.envoy.digest import DIGEST, REFUSES_HEADER, Refuses, digest_listener, heard
+from sandlane.routing.envoy.encode import encoded
 from sandlane.routing.envoy.filter import INTERNAL_HEADERS
 from sandlane.routing.envoy.routes import DEBUG_HEADER, NOT_READY, SERVED_BY
+from sandlane.routing.names import READY_PORT
 from sandlane.routing.tunnels import REASON_HEADER
 from support import router as support
 from support.router import Address, Router, endpoints, sandbox, service
@@ -359,3 +364,22 @@ async def test_failures_are_logged_with_door_and_destination(router: Router) -> 
         await router.serve([*service("logged", 20017), *sandbox("a", "logged", dead.getsockname())])
         await request((router.host, 20017), with_key("a"))
         await until(lambda: "door=n/logged:80 served-by=a/logged-a" in router.log.read_text(), "the line is written")
+
+
+async def test_a_router_says_what_it_refuses(router: Router) -> None:
+    """Its answer at the port where it is asked has what it was given to say, whatever characters the reason has."""
+    refuses = Refuses("t1", (Refusal(LISTENER, "n/x:80", "1", '100% wrong: "%REQ(a)%"\n\u00fc'),) * 20)
+    own = {DIGEST: encoded(digest_listener(router.host, refuses), listener_pb2.Listener())}
+    router.publish({LISTENER: router.translation.listeners(support.NAMESPACE, router.host) | own})
+    said: list[Refuses] = []
+
+    async def heard_of() -> bool:
+        head, _ = await request((router.host, READY_PORT))
+        said.extend(heard(line.partition(": ")[2]) for line in head if line.startswith(REFUSES_HEADER))
+        return bool(said)
+
+    async with asyncio.timeout(10):
+        while not await heard_of():
+            await asyncio.sleep(0.02)
+    assert said[-1].but_for == refuses.but_for
+    assert set(said[-1].refusals) == set(refuses.refusals)
