@@ -65,8 +65,12 @@ async def rest(type_: ResourceType, obj: Object) -> Object:
 
 
 async def as_kept(type_: ResourceType, obj: Object, kept: Object) -> Object:
-    """What a version shows of `obj` once it lies there as `kept`: a webhook need not give back all that it was given."""
-    if kept is obj or not type_.custom or kept["apiVersion"] == obj["apiVersion"]:
+    """What a version shows of `obj` once it lies there as `kept`: a webhook need not give back all that it was given,
+    and a status that was taken off comes back with its defaults."""
+    if not type_.custom:
+        return obj
+    if kept is obj or kept["apiVersion"] == obj["apiVersion"]:
+        type_.strategy.default(obj)
         return obj
     version = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
     kept = {**kept, "metadata": kept["metadata"] | version}

@@ -363,7 +363,7 @@ class Writer:
         if write.dry_run:
             if expected is None:
                 obj["metadata"].pop("resourceVersion", None)
-            return obj
+            return await stored_form.as_kept(write.type_, obj, await stored_form.rest(write.type_, obj))
         type_ = write.type_
         kept = await stored_form.rest(type_, obj)
         try:

@@ -388,3 +388,20 @@ async def test_entries_of_a_version_that_is_gone(cluster: Any, send: Send, boxes
     code, made = await send("PATCH", f"{V1}/b", {"spec": {"size": "2x2"}}, "application/merge-patch+json")
     assert (code, "managedFields" in made["metadata"]) == (200, False)
     assert (await send("PATCH", f"{V1}/b?fieldManager=new", box(size="2x2"), APPLY))[0] == 200
+
+
+async def test_a_status_that_is_taken_off_comes_back_with_its_defaults(
+    send: Send, boxes: Callable[..., Object]
+) -> None:
+    """Who creates an object sees what the next reader sees; a dry run, too, goes the way of the version at rest."""
+    made = boxes(None)
+    for version in made["spec"]["versions"]:
+        below = {"type": "object", "default": {"phase": "New"}, "properties": {"phase": {"type": "string"}}}
+        version["schema"]["openAPIV3Schema"]["properties"]["status"] = below
+    await send("POST", CRDS, made)
+    _, created = await send("POST", V1, {**box(size="1x2"), "status": {"phase": "Mine"}})
+    _, read = await send("GET", f"{V1}/b")
+    assert created == read
+    assert read["status"] == {"phase": "New"}
+    _, tried = await send("POST", f"{V2}?dryRun=All", box("v2", "c", width=1))
+    assert "width" not in tried["spec"]  # v1, which is at rest, has no such field

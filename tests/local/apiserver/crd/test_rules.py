@@ -156,8 +156,8 @@ def test_what_objects_are_told() -> None:
     assert told(schema, {"spec": {"a": 7, "m": {"x y": 0}}}) == [
         "spec.a: Forbidden: a is 7",
         "spec: Invalid value: plain",
-        "spec: Invalid value: no such key: b evaluating rule: self.b < 5",
-        "spec: Invalid value: division by zero evaluating rule: never",
+        'spec: Invalid value: "object": no such key: b evaluating rule: self.b < 5',
+        'spec: Invalid value: "object": division by zero evaluating rule: never',
         "spec.m[x y]: Invalid value: 0: failed rule: self > 0",
     ]
 

@@ -116,6 +116,7 @@ def _correlated(items: list[Any], schema: Schema) -> dict[str, Any]:
 
 def _run(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any, path: str, budget: Budget) -> FieldError | None:
     shown: Any = OMITTED if isinstance(value, (dict, list)) else value
+    kind = "integer,string" if schema.int_or_string else schema.type
     told = (rule.get("message") or rule["rule"]).strip()
     try:
         scope = _scope(rule, schema, value, old)
@@ -127,7 +128,7 @@ def _run(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any, path: st
             return FieldError("FieldValueForbidden", path, None, why)
         why = f"'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {told}"
         budget.left = -1
-        return FieldError("FieldValueInvalid", path, shown, why)
+        return FieldError("FieldValueInvalid", path, kind, why)
     except EvaluationError as error:
         why = f"{error} evaluating rule: {told}"
         if "no such overload" in str(error):
@@ -135,7 +136,7 @@ def _run(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any, path: st
                 f"'{error}': call arguments did not match a supported operator, function or macro signature for rule: "
                 f"{told}"
             )
-        return FieldError("FieldValueInvalid", path, shown, why)
+        return FieldError("FieldValueInvalid", path, kind, why)
     if passed is True:
         return None
     message = _message(rule, schema, scope, budget)
@@ -143,8 +144,7 @@ def _run(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any, path: st
     at = path
     if field := rule.get("fieldPath"):
         at = f"{path}{_resolved(field, schema)}".removeprefix(".")
-    kind = reason if reason in REASONS else "FieldValueInvalid"
-    return FieldError(kind, at, shown, message)
+    return FieldError(reason if reason in REASONS else "FieldValueInvalid", at, shown, message)
 
 
 def resolve_path(path: str, schema: Schema) -> str:

@@ -10,7 +10,7 @@ from sandlane.local.apiserver.crd.jsonpath import find
 from sandlane.local.apiserver.crd.structural import default, prune
 from sandlane.local.apiserver.crd.validation import check_rules, check_values
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
-from sandlane.local.apiserver.kinds.names import check_metadata, subdomain
+from sandlane.local.apiserver.kinds.names import STANDARD_FINALIZERS, check_metadata, subdomain
 from sandlane.local.apiserver.schema import Schema
 from sandlane.local.apiserver.wire.conform import DecodeError, conform
 
@@ -24,6 +24,18 @@ def _shown(value: Any) -> str:
     """What is there instead of a number."""
     shown = go_text(int(value) if isinstance(value, float) and value.is_integer() else value)
     return f"{shown} is of the type {_GO_TYPES.get(type(value), 'map[string]interface {}')}"
+
+
+def _no_map_on(obj: Object, path: str) -> str | None:
+    """What lies on the way of a simple path and leads nowhere."""
+    at: Any = obj
+    for name in path.lstrip(".").split(".")[:-1]:
+        at = at.get(name)
+        if at is None:
+            return None
+        if not isinstance(at, dict):
+            return _shown(at)
+    return None
 
 
 class CustomStrategy:
@@ -88,26 +100,28 @@ class CustomStrategy:
     def validate_create(self, obj: Object) -> list[FieldError]:
         """Faults of a new object."""
         faults = Faults()
-        check_metadata(faults, obj, subdomain)
+        check_metadata(faults, obj, subdomain, custom=True)
         return self._check(faults, obj, None)
 
     def validate_update(self, new: Object, old: Object) -> list[FieldError]:
         """Faults of a changed object."""
         faults = Faults()
-        check_metadata(faults, new, subdomain)
+        check_metadata(faults, new, subdomain, custom=True)
         return self._check(faults, new, old)
 
     def _check(self, faults: Faults, new: Object, old: Object | None) -> list[FieldError]:
         """By the schema, by what `scale` needs, and by the rules of the schema."""
         updating = old is not None
-        found = check_values(new, self._schema, "", old, updating=updating)
-        faults.errors += found
+        faults.errors += check_values(new, self._schema, "", old, updating=updating)
         self._check_scale(faults, new)
-        return faults.errors + check_rules(new, self._schema, "", old, found, updating=updating)
+        return faults.errors + check_rules(new, self._schema, "", old, faults.errors, updating=updating)
 
     def _check_scale(self, faults: Faults, obj: Object) -> None:
         """Where there is a subresource `scale`, its fields must be what it needs."""
         for path in (self._scale or ())[:2]:
+            if (fault := _no_map_on(obj, path)) is not None:
+                faults.invalid(path, 0, f"{path} accessor error: {fault}, expected map[string]interface{{}}")
+                continue
             found = find(obj, path)
             if not found or found[0] is None:
                 continue
@@ -124,5 +138,10 @@ class CustomStrategy:
                 faults.invalid(path, replicas, f"should be less than or equal to {2**31 - 1}")
 
     def warnings(self, obj: Object) -> list[str]:
-        """None."""
-        return []
+        """Finalizers that do not say whose they are."""
+        why = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
+        return [
+            f'metadata.finalizers: "{each}": {why}'
+            for each in obj["metadata"].get("finalizers") or ()
+            if "/" not in each and each not in STANDARD_FINALIZERS
+        ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandlane.kube.patch.values import equal_json
 from sandlane.local.apiserver.cel.regexes import compiled
 from sandlane.local.apiserver.crd import cel_rules
 from sandlane.local.apiserver.crd.formats import FORMATS
-from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.kinds.field_errors import FieldError, too_long, too_many
 from sandlane.local.apiserver.schema import Schema
 
 _BLOCKING = frozenset(f"FieldValue{name}" for name in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid"))
@@ -63,14 +63,11 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
     if value is None and schema.nullable:
         return
     if not _has_type(value, schema):
-        shown = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
-        given = "null" if value is None else shown[type(value)]
-        wanted = "integer,string" if schema.int_or_string else schema.type
+        given, wanted = _types_told(value, schema)
         detail = f'{path or "<root>"} in body must be of type {wanted}: "{given}"'
         errors.append(FieldError("FieldValueTypeInvalid", path, given, detail))
         if schema.type == "integer" and isinstance(value, float):
-            _unnamed(errors, f"Checked value must be of type {schema.type}")
-        return
+            _unnamed(errors, f"Checked value must be of type {_number_told(schema)} in {path}")
     _check_value(value, schema, path, errors)
     if isinstance(value, dict):
         _check_object(value, schema, path, errors, old, updating)
@@ -79,13 +76,28 @@ def _check(value: Any, schema: Schema, path: str, errors: list[FieldError], old:
     for branch in raw.get("allOf") or ():
         _check(value, Schema(branch), path, errors, None, False)
     any_of = () if schema.int_or_string else raw.get("anyOf") or ()
-    if any_of and not any(_fits(value, branch) for branch in any_of):
+    if any_of and not _fitting(value, any_of):
         _unnamed(errors, f'"{path}" must validate at least one schema (anyOf)')
-    if (one_of := raw.get("oneOf")) and (count := sum(_fits(value, branch) for branch in one_of)) != 1:
+        errors += _nearest(value, any_of, path)
+    if (one_of := raw.get("oneOf")) and (count := _fitting(value, one_of)) != 1:
         found = f"Found {count} valid alternatives" if count else "Found none valid"
         _unnamed(errors, f'"{path}" must validate one and only one schema (oneOf). {found}')
-    if (negated := raw.get("not")) is not None and _fits(value, negated):
+        errors += () if count else _nearest(value, one_of, path)
+    if (negated := raw.get("not")) is not None and _fitting(value, [negated]):
         _unnamed(errors, f'"{path}" must not validate the schema (not)')
+
+
+def _types_told(value: Any, schema: Schema) -> tuple[str, str]:
+    """The type of a value that has another one than its schema, and the one that it should have."""
+    shown = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+    if schema.format and value is not None and not isinstance(value, (str, list)):
+        return {int: "int64", float: "float64"}.get(type(value), ""), schema.format
+    given = "null" if value is None else shown[type(value)]
+    return given, "integer,string" if schema.int_or_string else schema.type
+
+
+def _number_told(schema: Schema) -> str:
+    return f"{schema.type} with format {schema.format}" if schema.format else f"{schema.type} (default format)"
 
 
 def _unnamed(errors: list[FieldError], detail: str) -> None:
@@ -93,10 +105,27 @@ def _unnamed(errors: list[FieldError], detail: str) -> None:
     errors.append(FieldError("FieldValueInvalid", "<nil>", "", detail))
 
 
-def _fits(value: Any, raw: Mapping[str, Any]) -> bool:
+def _fitting(value: Any, branches: Sequence[Mapping[str, Any]]) -> int:
+    """How many of some schemas a value fits."""
+    return sum(not _faults_by(value, branch, "") for branch in branches)
+
+
+def _nearest(value: Any, branches: Sequence[Mapping[str, Any]], path: str) -> list[FieldError]:
+    """What keeps a value from the alternative that speaks of most of it."""
+    return _faults_by(value, max(branches, key=lambda branch: _spoken_of(value, branch)), path)
+
+
+def _spoken_of(value: Any, raw: Mapping[str, Any]) -> int:
+    """How many parts of a value a schema speaks of."""
+    if isinstance(value, dict):
+        return 1 + sum(_spoken_of(value[name], child) for name, child in (raw.get("properties") or {}).items() if name in value)  # fmt: skip
+    return 1
+
+
+def _faults_by(value: Any, raw: Mapping[str, Any], path: str) -> list[FieldError]:
     found: list[FieldError] = []
-    _check(value, Schema(raw), "", found, None, False)
-    return not found
+    _check(value, Schema(raw), path, found, None, False)
+    return found
 
 
 def _has_type(value: Any, schema: Schema) -> bool:
@@ -106,6 +135,8 @@ def _has_type(value: Any, schema: Schema) -> bool:
         return True
     if isinstance(value, bool):
         return schema.type == "boolean"
+    if schema.type == "string" and schema.format and isinstance(value, list):
+        return True  # so says kube-apiserver
     if schema.type == "integer" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, _TYPES[schema.type])
@@ -123,7 +154,7 @@ def _check_value(value: Any, schema: Schema, path: str, errors: list[FieldError]
 
     if isinstance(value, str):
         if (limit := raw.get("maxLength")) is not None and len(value) > limit:
-            errors.append(FieldError("FieldValueTooLong", path, None, f"may not be more than {limit} bytes"))
+            errors.append(too_long(path, limit))
         elif (limit := raw.get("minLength")) is not None and len(value) < limit:
             invalid(f"should be at least {limit} chars long")
         elif (pattern := raw.get("pattern")) is not None and not compiled(pattern).search(value):
@@ -135,7 +166,7 @@ def _check_value(value: Any, schema: Schema, path: str, errors: list[FieldError]
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         low, high = raw.get("minimum"), raw.get("maximum")
         if schema.format == "int32" and not -(2**31) <= value < 2**31:
-            _unnamed(errors, f"Checked value must be of type {schema.type} with format int32")
+            _unnamed(errors, f"Checked value must be of type {_number_told(schema)} in {path}")
         if low is not None and raw.get("exclusiveMinimum") and value <= low:
             invalid(f"should be greater than {low}")  # kube-apiserver finds both
         if low is not None and (value < low or (raw.get("exclusiveMinimum") and value == low)):
@@ -160,7 +191,7 @@ def _check_object(
         if name not in value:
             errors.append(FieldError("FieldValueRequired", f"{path}.{name}" if path else name, None, ""))
     if (limit := raw.get("maxProperties")) is not None and len(value) > limit:
-        errors.append(FieldError("FieldValueTooMany", path, len(value), f"must have at most {limit} items"))
+        errors.append(too_many(path, len(value), limit))
     if (limit := raw.get("minProperties")) is not None and len(value) < limit:
         errors.append(
             FieldError(
@@ -187,7 +218,7 @@ def _check_list(
 ) -> None:
     raw = schema.raw
     if (limit := raw.get("maxItems")) is not None and len(value) > limit:
-        errors.append(FieldError("FieldValueTooMany", path, len(value), f"must have at most {limit} items"))
+        errors.append(too_many(path, len(value), limit))
     if (limit := raw.get("minItems")) is not None and len(value) < limit:
         errors.append(
             FieldError("FieldValueInvalid", path, len(value), f"{path} in body should have at least {limit} items")
@@ -212,6 +243,9 @@ def _check_list(
         return
     before = _by_key(old, schema) if isinstance(old, list) else {}
     for index, item in enumerate(value):
+        if schema.list_type == "map" and not isinstance(item, dict):
+            why = "must be an object for an array of list-type map"
+            errors.append(FieldError("FieldValueInvalid", f"{path}[{index}]", item, why))
         _check(item, schema.items, f"{path}[{index}]", errors, before.get(_key(item, schema, index)), updating)
 
 

@@ -66,6 +66,16 @@ def _show(value: Any) -> str:
     )
 
 
+def too_many(field: str, count: int, limit: int) -> FieldError:
+    """A list or map over its limit."""
+    return FieldError("FieldValueTooMany", field, count, f"must have at most {limit} item{'s' * (limit != 1)}")
+
+
+def too_long(field: str, limit: int) -> FieldError:
+    """A text over its limit in bytes."""
+    return FieldError("FieldValueTooLong", field, None, f"may not be more than {limit} byte{'s' * (limit != 1)}")
+
+
 def go_struct(value: Object, fields: str) -> Object:
     """A struct as messages show it: all its `fields` (their names with a small first letter), by the names of Go."""
     return {_go_name(name): _by_go_names(value.get(_json_name(name))) for name in fields.split()}
@@ -115,7 +125,7 @@ class Faults:
 
     def too_long(self, field: str, limit: int) -> None:
         """A value over its limit in bytes."""
-        self.errors.append(FieldError("FieldValueTooLong", field, None, f"may not be more than {limit} bytes"))
+        self.errors.append(too_long(field, limit))
 
     def not_found(self, field: str, value: Any) -> None:
         """A value that refers to something that is not there."""

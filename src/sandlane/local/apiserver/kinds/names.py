@@ -210,8 +210,11 @@ def check_annotations(faults: Faults, annotations: Mapping[str, str] | None, fie
         faults.too_long(field, MAX_ANNOTATIONS_BYTES)
 
 
-def check_metadata(faults: Faults, obj: Object, rule: NameRule) -> None:
-    """`metadata` of a whole object: name, labels, annotations, owners, finalizers."""
+STANDARD_FINALIZERS = ("orphan", "foregroundDeletion", "kubernetes")
+
+
+def check_metadata(faults: Faults, obj: Object, rule: NameRule, *, custom: bool = False) -> None:
+    """`metadata` of a whole object: name, labels, annotations, owners, finalizers (those of custom resources may have plain names)."""
     metadata = obj.get("metadata", {})
     generate = metadata.get("generateName", "")
     if generate:
@@ -229,7 +232,7 @@ def check_metadata(faults: Faults, obj: Object, rule: NameRule) -> None:
     for index, finalizer in enumerate(metadata.get("finalizers") or []):
         for detail in qualified_name(finalizer):
             faults.invalid("metadata.finalizers", finalizer, detail)
-        if "/" not in finalizer and finalizer not in ("orphan", "foregroundDeletion", "kubernetes"):
+        if not custom and "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
             detail = "name is neither a standard finalizer name nor is it fully qualified"
             faults.invalid(f"metadata.finalizers[{index}]", finalizer, detail)
 
