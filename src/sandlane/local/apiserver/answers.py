@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -35,19 +35,29 @@ def no_such_page() -> Response:
 
 def json_answer(body: Object, status: int = 200, warnings: list[str] | None = None, content_type: str = "") -> Response:
     """An object, with Warning headers."""
-    headers = ((("content-type", content_type),) if content_type else JSON) + tuple(
-        ("warning", f'299 - "{_quoted(text)}"') for text in warnings or ()
-    )
+    headers = ((("content-type", content_type),) if content_type else JSON) + _warnings(warnings or ())
     return Response(status, headers, msgspec.json.encode(body))
 
 
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+def _warnings(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    return tuple(("warning", '299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))) for text in texts)
+
+
+def with_warnings(answer: Answer, texts: list[str]) -> Answer:
+    """An answer that warns of more."""
+    if not texts:
+        return answer
+    headers = answer.headers + _warnings(texts)
+    return (
+        msgspec.structs.replace(answer, headers=headers)
+        if isinstance(answer, Response)
+        else replace(answer, headers=headers)
+    )
 
 
 def failure(error: StatusError) -> Response:
     """A failure as a Status."""
-    headers: tuple[tuple[str, str], ...] = JSON
+    headers = JSON + _warnings(error.warnings)
     if error.details and error.details.get("retryAfterSeconds"):
         headers = (*headers, ("retry-after", str(error.details["retryAfterSeconds"])))
     return Response(error.code, headers, msgspec.json.encode(error.status()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request
 from sandlane.local.apiserver import protobuf
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
-from sandlane.local.apiserver.managed_fields.fieldset import child_schema, key_element, list_kind, path_text
+from sandlane.local.apiserver.managed_fields.typed import type_faults
 from sandlane.local.apiserver.protobuf import decode as protobuf_decode
 from sandlane.local.apiserver.protobuf.reader import ProtobufError
 from sandlane.local.apiserver.resource_type import ResourceType
@@ -146,39 +145,27 @@ def check_patched_fields(type_: ResourceType, obj: Object, patch: bytes, mode: s
         raise invalid("", "", "", [FieldError("FieldValueInvalid", "patch", shown, fault)])
 
 
-def check_applied_fields(type_: ResourceType, obj: Object) -> None:
+def check_applied_fields(type_: ResourceType, obj: Object, namespace: str) -> None:
     """A body of server-side apply may only have fields that the kind has, each of the right type. It is not changed.
+    `namespace` is the one it names itself.
 
     Raises `StatusError` 500, as kube-apiserver does.
     """
+    resource = type_.resource
+    kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
+    what = f"{namespace}/{obj['metadata']['name']}; {kind}"
+    faults = list(type_faults(obj, type_.schema))
+    if faults:
+        shown = faults[0] if len(faults) == 1 else "\n  ".join(["errors:", *faults])
+        raise StatusError(500, "", f"failed to create typed patch object ({what}): {shown}")
     try:
-        paths = type_.strategy.prune(copy_json(obj))
-        unknown = [f".{_by_keys(type_, obj, path)}: field not declared in schema" for path in paths]
+        type_.strategy.prune(copy_json(obj))
     except DecodeError as error:
-        unknown = [str(error)]
-    if unknown:
-        resource, metadata = type_.resource, obj["metadata"]
-        what = f"{metadata.get('namespace', '')}/{metadata['name']}; {resource.api_version}, Kind={resource.kind}"
-        raise StatusError(500, "", f"failed to create typed patch object ({what}): {', '.join(unknown)}")
-
-
-def _by_keys(type_: ResourceType, obj: Object, path: str) -> str:
-    """A path with the keys of items in place of their numbers: `containers[name="a"].x` for `containers[0].x`."""
-    value: Any = obj
-    schema, shown = type_.schema, ""
-    for dot, name, number in _SEGMENTS.findall(path):
-        if number:
-            value, kind = value[int(number)], list_kind(schema)
-            element = key_element(value, schema) if kind == "map" and schema is not None else ""
-            shown += path_text((element,)) if element else f"[{number}]"
-            schema = schema.items if schema is not None else None
-        else:
-            value = value.get(name) if isinstance(value, dict) else None
-            schema, shown = child_schema(schema, name), shown + dot + name
-    return shown
-
-
-_SEGMENTS = re.compile(r"(\.?)(?:([^.\[]+)|\[(\d+)\])")
+        raise StatusError(
+            500,
+            "",
+            f"failed to convert new object ({what}) to proper version: unable to convert unstructured object to {kind}: {error}",
+        ) from error
 
 
 def fields_fault(type_: ResourceType, obj: Object, duplicates: list[str], mode: str, warnings: list[str]) -> str:

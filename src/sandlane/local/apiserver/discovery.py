@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.table import Subresource
 from sandlane.local.apiserver.registry import Registry
@@ -91,7 +94,17 @@ def _resource(type_: ResourceType) -> Object:
         entry["shortNames"] = list(type_.short_names)
     if type_.categories:
         entry["categories"] = list(type_.categories)
+    if type_.is_stored:
+        entry["storageVersionHash"] = _storage_version_hash(type_)
     return entry
+
+
+def _storage_version_hash(type_: ResourceType) -> str:
+    """What changes when objects come to be kept in another version."""
+    group_name, _ = type_.storage_key
+    version = type_.storage_version or type_.resource.version
+    kept = f"{group_name}/{version}/{type_.resource.kind}"
+    return base64.b64encode(hashlib.sha256(kept.encode()).digest()[:8]).decode()
 
 
 def _subresource(type_: ResourceType, sub: Subresource) -> Object:

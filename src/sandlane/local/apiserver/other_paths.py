@@ -56,8 +56,6 @@ class OtherPaths:
         path = info.path.rstrip("/") or "/"
         if path in ("/healthz", "/livez", "/readyz") or path.startswith(("/healthz/", "/livez/", "/readyz/")):
             return self._health(path, request)
-        if request.method not in ("GET", "HEAD"):
-            raise method_not_allowed()
         accept = request.headers.get("accept", "")
         wants_aggregated = "as=APIGroupDiscoveryList" in accept and "v=v2" in accept.replace("v=v2beta1", "")
         parts = [part for part in path.split("/") if part]
@@ -94,6 +92,8 @@ class OtherPaths:
                 found = {"paths": list(PATHS)}
         if found is None:
             return no_such_page()
+        if request.method != "GET" and parts and parts != ["apis"] and not (parts[0] == "apis" and len(parts) == 2):
+            raise method_not_allowed()
         return json_answer(found)
 
     @property

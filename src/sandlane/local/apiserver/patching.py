@@ -123,17 +123,23 @@ def applied_object(type_: ResourceType, info: RequestInfo, request: Request, man
     if not manager:
         fault = FieldError("FieldValueRequired", "fieldManager", None, "is required for apply patch")
         raise invalid("meta.k8s.io", "PatchOptions", "", [fault])
-    decoded = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/yaml"}))
-    obj = decoded.obj
+    try:
+        decoded = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/yaml"}))
+    except StatusError as error:
+        error.message = f"error decoding YAML: {error.message}" if error.code == 400 else error.message
+        raise
+    obj = {} if decoded.obj is None else decoded.obj
     if not isinstance(obj, dict):
-        raise bad_request("error decoding YAML: the body is not an object")
+        kind = {list: "array", str: "string", bool: "bool"}.get(type(obj), "number")
+        why = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+        raise bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")
     given = obj.get("metadata") or {}
     if not isinstance(given, dict):
         raise bad_request("error decoding YAML: metadata is not an object")
     if given.get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
     kind, version = obj.get("kind") or "", obj.get("apiVersion") or ""
-    if not kind or not version or kind != type_.resource.kind:
+    if kind != type_.resource.kind or str(version) not in {type_.resource.api_version, *type_.versions}:
         group, _, shown = str(version).rpartition("/")
         raise bad_request(f"invalid object type: {group}/{shown}, Kind={kind}")
     if version != type_.resource.api_version:
@@ -148,5 +154,5 @@ def applied_object(type_: ResourceType, info: RequestInfo, request: Request, man
     if type_.resource.namespaced:
         obj["metadata"].setdefault("namespace", info.namespace)
     check_names(obj, info, type_)
-    check_applied_fields(type_, obj)
+    check_applied_fields(type_, obj, given.get("namespace", ""))
     return obj

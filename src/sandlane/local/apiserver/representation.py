@@ -16,6 +16,8 @@ from sandlane.local.apiserver.status import StatusError, bad_request
 from sandlane.local.apiserver.tables import table_columns, table_row
 
 META = "meta.k8s.io/v1"
+_MEDIA_TYPES = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+_STREAMED = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,10 @@ def negotiate(accept: str, query: dict[str, str], *, listing: bool) -> Represent
             return Representation(kind, include)
         if kind == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
             return Representation("PartialObjectMetadata")
-    raise StatusError(
-        406,
-        "NotAcceptable",
-        "only the following media types are accepted: application/json, application/yaml, "
-        "application/vnd.kubernetes.protobuf, application/json;stream=watch",
-        None if any("as" in parameters for _, parameters in wanted) else {},
-    )
+    if any("as" in parameters for _, parameters in wanted):
+        raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {_MEDIA_TYPES}")
+    given = _MEDIA_TYPES + (_STREAMED if listing else "")
+    raise StatusError(406, "NotAcceptable", f"406: Not Acceptable\n\nAvailable representations: {given}", {})
 
 
 Answer = TypeVar("Answer")

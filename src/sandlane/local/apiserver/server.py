@@ -18,7 +18,15 @@ from sandlane.kube.transport import Request
 from sandlane.local.apiserver import scale
 from sandlane.local.apiserver.admission.chain import AdmissionChain
 from sandlane.local.apiserver.admission.type_checks import TypeChecks
-from sandlane.local.apiserver.answers import TEXT, Answer, StreamResponse, failure, json_answer, no_such_page
+from sandlane.local.apiserver.answers import (
+    TEXT,
+    Answer,
+    StreamResponse,
+    failure,
+    json_answer,
+    no_such_page,
+    with_warnings,
+)
 from sandlane.local.apiserver.auth.authorizer import Authorizer
 from sandlane.local.apiserver.auth.escalation import Escalation
 from sandlane.local.apiserver.auth.rbac import Rbac
@@ -71,6 +79,7 @@ from sandlane.local.apiserver.writer import Write, Writer
 log = structlog.get_logger(__name__)
 
 COLLECTION_VERBS = ("create", "list", "deletecollection")
+ENDPOINTS_GO = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 NODE_SUBRESOURCES = ("log", "exec", "attach", "portforward", "proxy")
 
 
@@ -139,7 +148,7 @@ class ApiServer:
     async def handle(self, request: Request, user: User = ADMIN) -> Answer:
         """Answer a request. Never raises for what a client does."""
         try:
-            answer = as_asked(request, await self._handle(request, user))
+            answer = with_warnings(as_asked(request, await self._handle(request, user)), _deprecated(request))
             if self.definitions.terminating and request.method != "GET":
                 await self.removal.finish_all()
             if self.definitions.unaccepted and request.method != "GET":
@@ -148,7 +157,7 @@ class ApiServer:
                 await self.type_checks.run()
             return answer
         except StatusError as error:
-            return as_asked(request, failure(error))
+            return with_warnings(as_asked(request, failure(error)), _deprecated(request))
         except Exception as error:  # the boundary: a fault of ours harms one request
             log.error("request_failed", method=request.method, path=request.path, error=repr(error), exc_info=error)
             return failure(internal(repr(error)))
@@ -165,6 +174,8 @@ class ApiServer:
             return failure(no_such_path()) if any(not each.custom for each in types) else no_such_page()
         if type_.custom and info.namespace and not type_.resource.namespaced:
             return no_such_page()
+        if request.method == "HEAD":
+            raise method_not_allowed()
         query = dict(request.query)
         for handler in self.handlers:
             answer = await handler(type_, info, request, user, query)
@@ -192,17 +203,9 @@ class ApiServer:
                 return await self._list(type_, info, request, query)
             case "watch":
                 return self._watch(type_, info, request, query)
-            case "create":
-                return await self._create(type_, info, request, user, query)
-            case "update":
-                return await self._update(type_, info, request, user, query)
-            case "patch":
-                return await self._patch(type_, info, request, user, query)
-            case "delete":
-                return await self._delete(type_, info, request, user, query)
             case "deletecollection":
                 return await self._delete_collection(type_, info, request, user, query)
-        raise method_not_allowed()
+        return await self._write_one(type_, info, request, user, query)
 
     def act_as(self, user: User, request: Request) -> User:
         """Who makes the request: `user`, or whom they impersonate. Raises `StatusError` 403."""
@@ -220,23 +223,35 @@ class ApiServer:
         return json_answer(shape.many(type_, items, metadata))
 
     def _watch(self, type_: ResourceType, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
-        accept = request.headers.get("accept", "").replace(";stream=watch", "")
+        accept = request.headers.get("accept", "").replace(";stream=watch", "").replace("MetadataList", "Metadata")
         shape = negotiate(accept, query, listing=False)
         return StreamResponse(self.reader.watch(type_, make_filter(type_, _scoped(type_, info), query), query, shape))
 
-    async def _create(
+    async def _write_one(
         self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
     ) -> Answer:
+        """Create, change or delete one object. A refusal goes out with the warnings that came before it."""
+        does = {"create": self._create, "update": self._update, "patch": self._patch, "delete": self._delete}.get(
+            info.verb
+        )
+        if does is None:
+            raise method_not_allowed()
         write = self._write(type_, info, request, user, query)
+        try:
+            return await does(write, info, request, query)
+        except StatusError as error:
+            error.warnings = list(dict.fromkeys(write.warnings))
+            raise
+
+    async def _create(self, write: Write, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
+        type_ = write.type_
         decoded = decode_object(type_, request, notice=write.validation != "Ignore")
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
         created = await self.writer.create(write, decoded.obj, decoded.duplicates)
         return json_answer(shape.one(type_, created), 201, write.warnings)
 
-    async def _update(
-        self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
-    ) -> Answer:
-        write = self._write(type_, info, request, user, query)
+    async def _update(self, write: Write, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
+        type_ = write.type_
         decoded = decode_object(type_, request, notice=write.validation != "Ignore")
         obj = decoded.obj
         check_fields(type_, obj, decoded.duplicates, write.validation, write.warnings)
@@ -262,10 +277,8 @@ class ApiServer:
         updated = await self.writer.modify(write, replacement)
         return json_answer(shape.one(type_, updated), 200, write.warnings)
 
-    async def _patch(
-        self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
-    ) -> Answer:
-        write = self._write(type_, info, request, user, query)
+    async def _patch(self, write: Write, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
+        type_ = write.type_
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
         media = patch_type(type_, request)
         if media.startswith(APPLY):
@@ -293,17 +306,15 @@ class ApiServer:
         made, created = await self.writer.apply(write, obj, force=force, manager=manager)
         return json_answer(shape.one(type_, made), 201 if created else 200, write.warnings)
 
-    async def _delete(
-        self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
-    ) -> Answer:
-        write = self._write(type_, info, request, user, query)
+    async def _delete(self, write: Write, info: RequestInfo, request: Request, query: dict[str, str]) -> Answer:
+        type_ = write.type_
         body = decode_body(request).obj if request.body.strip() else None
         options = delete_options(body, query)
         write.dry_run = write.dry_run or "All" in (options.get("dryRun") or ())
         shape = negotiate(request.headers.get("accept", ""), query, listing=False)
         answer, _ = await self.deleter.delete(write, options)
         if type_.storage_key == STORAGE and not write.dry_run:
-            await self.removal.delete_objects(answer, user)
+            await self.removal.delete_objects(answer, write.user)
         if answer.get("kind") != "Status":
             answer = shape.one(type_, answer)
         return json_answer(answer, 200, write.warnings)
@@ -351,11 +362,7 @@ class ApiServer:
         if info.verb == "get":
             shape = negotiate(request.headers.get("accept", ""), query, listing=False)
             return json_answer(shape.one(type_, await self.reader.get(type_, self._namespace(type_, info), info.name)))
-        if info.verb == "update":
-            return await self._update(type_, info, request, user, query)
-        if info.verb == "patch":
-            return await self._patch(type_, info, request, user, query)
-        raise method_not_allowed()
+        return await self._write_one(type_, info, request, user, query)
 
     def _write(
         self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
@@ -384,6 +391,12 @@ class ApiServer:
             user,
             options={key: query[key] for key in ("fieldManager", "fieldValidation") if key in query},
         )
+
+
+def _deprecated(request: Request) -> list[str]:
+    """What clients are told whenever they speak of a resource that goes out of use."""
+    info = read_request(request)
+    return [ENDPOINTS_GO] if (info.group, info.resource) == ("", "endpoints") else []
 
 
 def _scoped(type_: ResourceType, info: RequestInfo) -> RequestInfo:

@@ -21,6 +21,7 @@ class StatusError(Exception):
         self.message = message
         self.details = details
         self.metadata = metadata or {}
+        self.warnings: list[str] = []
 
     def status(self) -> Object:
         """The Status object."""

@@ -171,7 +171,9 @@ class Writer:
         meta.prepare_update(type_, new, old)
         if write.subresource == "status":
             new = meta.with_status(type_, old, new)
-        elif write.subresource not in ("", "scale", "finalize", "approval", *POD_ACTIONS):
+        elif write.subresource == "finalize":
+            new["status"] = copy_json(old.get("status") or {})
+        elif write.subresource not in ("", "scale", "approval", *POD_ACTIONS):
             raise bad_request(f"{write.subresource} cannot be changed")
         write.warnings += meta.without_repeated_owners(new)
         type_.strategy.default(new)
@@ -271,8 +273,8 @@ class Writer:
                 error.seen_in("autoscaling/v1")
             raise StatusError(409, "Conflict", error.message(), {"causes": error.causes()}) from error
         except (DuplicateKey, DecodeError) as error:
-            name, namespace = applied["metadata"].get("name", ""), applied["metadata"].get("namespace", "")
-            what = f"{namespace}/{name}; {type_.resource.api_version}, Kind={type_.resource.kind}"
+            resource, name = type_.resource, applied["metadata"].get("name", "")
+            what = f"{write.namespace}/{name}; {resource.group}/{resource.version}, Kind={resource.kind}"
             raise StatusError(500, "", f"failed to create typed patch object ({what}): {error}") from error
 
     @staticmethod

@@ -64,10 +64,12 @@ async def served(real: Any, tmp_path: Path) -> Any:
 
 
 async def test_client_certificate(served: Any) -> None:
-    """A certificate of the cluster's authority says who the user is."""
+    """A certificate of the cluster's authority says who the user is; the user is told by which certificate."""
     status, review = await served.ask("POST", WHO, served.trust(served.pki, "dev"))
+    (credential,) = review["status"]["userInfo"].pop("extra")["authentication.kubernetes.io/credential-id"]
     who = {"username": "jane", "groups": ["dev", "system:authenticated"]}
     assert (status, review["status"]["userInfo"]) == (201, who)
+    assert credential.startswith("X509SHA256=")
 
 
 async def test_strange_certificate(served: Any, real: Any, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from sandlane.local.apiserver.auth.tokens import Tokens
 from sandlane.local.apiserver.auth.user import ANONYMOUS, AUTHENTICATED, User
+
+CREDENTIAL = "authentication.kubernetes.io/credential-id"
 
 
 class Authenticator:
@@ -20,7 +24,9 @@ class Authenticator:
         """The user; anonymous without credentials; None where a token is not good."""
         shown = http.transport.get_extra_info("peercert") if http.transport is not None else None
         if shown and (user := user_of_certificate(shown)) is not None:
-            return user
+            assert http.transport is not None
+            whole = http.transport.get_extra_info("ssl_object").getpeercert(True)
+            return replace(user, extra={CREDENTIAL: (f"X509SHA256={hashlib.sha256(whole).hexdigest()}",)})
         kind, _, token = http.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token.strip():
             return ANONYMOUS

@@ -9,7 +9,7 @@ import msgspec
 from sandlane.kube.resource import Object
 from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.auth.rbac import Attributes, Rbac
-from sandlane.local.apiserver.auth.user import MASTERS, User
+from sandlane.local.apiserver.auth.user import User
 from sandlane.local.apiserver.body import check_fields, decode_object, validation_mode
 from sandlane.local.apiserver.kinds.field_errors import Faults
 from sandlane.local.apiserver.request_info import RequestInfo
@@ -83,13 +83,7 @@ class Reviews:
         namespace = (obj.get("spec") or {}).get("namespace") or ""
         if not namespace:
             raise bad_request("no namespace on request")
-        if MASTERS in user.groups:
-            rules: list[Object] = [
-                {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
-                {"verbs": ["*"], "nonResourceURLs": ["*"]},
-            ]
-        else:
-            rules = [rule for rule, _ in self._rbac.rules(user.name, user.groups, namespace)]
+        rules = [rule for rule, _ in self._rbac.rules(user.name, user.groups, namespace)]
         resources = [rule for rule in rules if rule.get("resources")]
         paths = [rule for rule in rules if rule.get("nonResourceURLs")]
         return {"resourceRules": resources, "nonResourceRules": paths, "incomplete": False}

@@ -88,7 +88,8 @@ class TokenRequests:
             return None
         kind, name = reference.get("kind", ""), reference.get("name", "")
         if kind not in BOUND or reference.get("apiVersion") != "v1":
-            raise bad_request(f'cannot bind token for serviceaccount "{info.name}" to object of kind {kind}')
+            group, _, version = str(reference.get("apiVersion") or "").rpartition("/")
+            raise bad_request(f"cannot bind token to object of type {group}/{version}, Kind={kind}")
         obj = self._read(BOUND[kind], "" if kind == "Node" else info.namespace, name)
         if kind == "Pod":
             account = (obj.get("spec") or {}).get("serviceAccountName") or "default"

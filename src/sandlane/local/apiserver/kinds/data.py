@@ -8,7 +8,7 @@ from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.quantity import canonical_quantity, parse_quantity
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
-from sandlane.local.apiserver.kinds.names import check_selector
+from sandlane.local.apiserver.kinds.names import check_finalizer, check_selector
 
 
 def _unset(target: Object, key: str, value: Any) -> None:
@@ -35,6 +35,12 @@ def default_namespace(obj: Object) -> None:
 def keep_namespace_finalizers(new: Object, old: Object) -> None:
     """`spec.finalizers` is written through /finalize only."""
     new["spec"] = dict(old.get("spec") or {})
+
+
+def check_namespace(faults: Faults, obj: Object) -> None:
+    """What holds a Namespace has a name that says whose it is."""
+    for index, finalizer in enumerate((obj.get("spec") or {}).get("finalizers") or []):
+        check_finalizer(faults, f"spec.finalizers[{index}]", finalizer)
 
 
 def default_node(obj: Object) -> None:

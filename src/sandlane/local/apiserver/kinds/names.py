@@ -232,9 +232,14 @@ def check_metadata(faults: Faults, obj: Object, rule: NameRule, *, custom: bool 
     for index, finalizer in enumerate(metadata.get("finalizers") or []):
         for detail in qualified_name(finalizer):
             faults.invalid("metadata.finalizers", finalizer, detail)
-        if not custom and "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
-            detail = "name is neither a standard finalizer name nor is it fully qualified"
-            faults.invalid(f"metadata.finalizers[{index}]", finalizer, detail)
+        if not custom:
+            check_finalizer(faults, f"metadata.finalizers[{index}]", finalizer)
+
+
+def check_finalizer(faults: Faults, field: str, finalizer: str) -> None:
+    """Either one of Kubernetes' own, or one that says whose it is."""
+    if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
+        faults.invalid(field, finalizer, "name is neither a standard finalizer name nor is it fully qualified")
 
 
 def _check_owners(faults: Faults, owners: list[Object]) -> None:

@@ -102,6 +102,7 @@ def _core() -> tuple[Kind, ...]:
         default=data.default_namespace,
         prepare_create=data.prepare_namespace,
         prepare_update=data.keep_namespace_finalizers,
+        check=data.check_namespace,
         name=dns_label,
         status=True,
     )

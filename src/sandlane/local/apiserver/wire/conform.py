@@ -98,7 +98,8 @@ class _Struct:
                 and not field.type.startswith((".", "T", "M", "I", "Q", "R", "F", "J"))
                 and field.name != "managedFields"  # an empty list asks to forget them
             )
-            fields[field.name] = (_converter(field.type, self.name), drop)
+            convert = _converter(field.type, self.name)
+            fields[field.name] = (_or_null(convert) if _is_bare_list(field) else convert, drop)
             maker = _filler(field)
             if maker is not None:
                 self.fill.append((field.name, maker))
@@ -123,6 +124,15 @@ class _Struct:
             if key not in result:
                 result[key] = maker()
         return result
+
+
+def _is_bare_list(field: Field) -> bool:
+    """A list that is always written; kept in protobuf, an empty one comes back as null."""
+    return field.type.startswith("[") and not field.omit_empty and not field.omit_zero
+
+
+def _or_null(convert: _Convert) -> _Convert:
+    return lambda value, path, conformer: convert(value, path, conformer) or None
 
 
 @cache
