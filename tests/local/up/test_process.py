@@ -16,8 +16,9 @@ import pytest
 
 from sandlane.kube.clock import SystemClock
 from sandlane.local.settings import DataDir, Settings
+from sandlane.local.up.logs import last_lines
 from sandlane.local.up.process import Command, Supervised, rotate
-from sandlane.local.up.state import last_lines, read_state
+from sandlane.local.up.state import read_state
 from sandlane.local.up.supervisor import Cluster
 
 DEADLINE = 20.0
@@ -88,7 +89,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 import asyncio
 from pathlib import Path
 from sandlane.kube.clock import SystemClock
-from sandlane.local.up.process import Command, Supervised
+from sandlane.local.up.process import Command, Supervised, rotate
 async def at_once(): pass
 async def ask(): return ""
 it = None

@@ -35,8 +35,8 @@ def main() -> int:
 def _supervise(data: DataDir, lock: Lock, options: argparse.Namespace) -> int:
     """Here, and not above, everything is imported that guards do without."""
     from sandlane.kube.clock import SystemClock
+    from sandlane.local.up.logs import last_lines
     from sandlane.local.up.progress import Progress
-    from sandlane.local.up.state import last_lines
     from sandlane.local.up.supervisor import supervise
 
     clock = SystemClock()

@@ -15,8 +15,8 @@ from pathlib import Path
 from sandlane.kube.clock import Clock
 from sandlane.local.settings import DataDir, DataDirError
 from sandlane.local.up.claim import AlreadyRunning, holder
-from sandlane.local.up.process import open_log
-from sandlane.local.up.state import ClusterState, last_lines, read_state
+from sandlane.local.up.logs import last_lines, open_log
+from sandlane.local.up.state import ClusterState, read_state
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0

@@ -19,6 +19,7 @@ import structlog
 
 from sandlane.kube.clock import Clock
 from sandlane.local.up.guard import adopt_orphans, die_with_parent, kill_children
+from sandlane.local.up.logs import open_log
 from sandlane.local.up.state import ProcessState
 
 log = structlog.get_logger(__name__)
@@ -180,11 +181,6 @@ def how_it_ended(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
-
-
-def open_log(path: Path) -> BinaryIO:
-    """A log file to append to, for its owner only."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def rotate(path: Path, limit: int = LOG_LIMIT) -> None:

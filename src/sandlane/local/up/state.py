@@ -50,14 +50,3 @@ def read_state(path: Path) -> ClusterState | None:
         return msgspec.json.decode(path.read_bytes(), type=ClusterState)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-
-
-def last_lines(log: Path, count: int = 12) -> list[str]:
-    """The last lines of a log file, to say why a process ended."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(file.tell() - 16_384, 0))
-            return file.read().decode(errors="replace").splitlines()[-count:]
-    except OSError:
-        return []
