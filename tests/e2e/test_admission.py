@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from support.laptop import Laptop, laptop, until
+from support.laptop import Laptop, until
 
 REQUESTER = "sandlane.dev/requested-by"
 DEV = ("--as=dev", "--as-group=devs")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """A cluster with a namespace `rides`, a workload `route`, and a user who may write our kinds only."""
-    with laptop(tmp_path_factory.mktemp("admission") / "data") as made:
-        made.done("create", "namespace", "rides")
-        made.done("create", "deployment", "route", "--image=none", "--replicas=0", "-n", "rides")
-        verbs = "get,list,watch,create,update,patch,delete"
-        kinds = "sandboxes.sandlane.dev,routegroups.sandlane.dev,localworkloads.sandlane.dev"
-        made.done("create", "role", "ours", f"--verb={verbs}", f"--resource={kinds}", "-n", "rides")
-        made.done(
-            "create", "rolebinding", "ours", "--role=ours", "--group=devs", "--serviceaccount=rides:bot", "-n=rides"
-        )
-        made.done("create", "serviceaccount", "bot", "-n", "rides")
-        yield made
+@pytest.fixture(scope="module", autouse=True)
+def people(cluster: Laptop) -> None:
+    """A namespace `rides`, a workload `route`, and a user who may write our kinds only."""
+    cluster.done("create", "namespace", "rides")
+    cluster.done("create", "deployment", "route", "--image=none", "--replicas=0", "-n", "rides")
+    verbs = "get,list,watch,create,update,patch,delete"
+    kinds = "sandboxes.sandlane.dev,routegroups.sandlane.dev,localworkloads.sandlane.dev"
+    cluster.done("create", "role", "ours", f"--verb={verbs}", f"--resource={kinds}", "-n", "rides")
+    cluster.done(
+        "create", "rolebinding", "ours", "--role=ours", "--group=devs", "--serviceaccount=rides:bot", "-n=rides"
+    )
+    cluster.done("create", "serviceaccount", "bot", "-n", "rides")
 
 
 def ours(kind: str, name: str, spec: Any, **metadata: Any) -> dict[str, Any]:

@@ -10,39 +10,12 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.laptop import BIN, DEADLINE, Laptop, laptop, until
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of all processes that mention the directory."""
-    return processes_with(str(folder))
-
-
-def processes_with(text: str) -> list[str]:
-    """Command lines of all processes that hold this text."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if text in line:
-                found.append(line.strip())
-    return found
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """A cluster that is ready, for all tests of this file."""
-    with laptop(tmp_path_factory.mktemp("up") / "data") as made:
-        yield made
+from support.laptop import BIN, DEADLINE, Laptop, processes_of, processes_with, until
 
 
 def test_everything_is_ready(cluster: Laptop) -> None:
@@ -156,47 +129,6 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
     assert processes_of(other.folder) == []
 
 
-def parent_of(pid: int) -> int:
-    """The parent of a process."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
-    """After kill -9 of the supervisor, or of one of its guards, all is gone, children of containers too."""
-    own = Laptop(tmp_path / "data")
-    marker = f"sleep {10_000_000 + os.getpid()}"
-    try:
-        for level in (0, 2):
-            own.sandlane("up", "--detach")
-            if level == 0:
-                own.done("create", "deployment", "tree", "--image=none", "--", "sh", "-c", f"{marker} & wait")
-            until(lambda: marker in processes_with(marker), "the grandchild runs")
-            victim = own.status().pid
-            for _ in range(level):
-                victim = parent_of(victim)
-            os.kill(victim, signal.SIGKILL)
-            until(lambda: not processes_of(own.folder) and not processes_with(marker), f"nothing is left ({level})")
-    finally:
-        own.sandlane("down")
-
-
-def test_up_in_the_foreground_ends_with_its_signal(tmp_path: Path) -> None:
-    """`up` without --detach prints progress, stays, and ends everything on Ctrl-C."""
-    folder = tmp_path / "data"
-    command = [str(BIN / "sandlane"), "up", "--data-dir", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        seen = ""
-        while "export KUBECONFIG" not in seen:
-            line = running.stdout.readline()
-            assert line, seen
-            seen += line
-        running.send_signal(signal.SIGINT)
-        assert running.wait(DEADLINE) == 0
-    assert "✓ Service proxy" in seen
-    assert processes_of(folder) == []
-
-
 PROGRAM = """
 import http.server, os, signal, threading
 # as every well-behaved server: go on until nobody sends requests here any more
@@ -239,6 +171,11 @@ spec:
 """
 
 
+def parent_of(pid: int) -> int:
+    """The parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image map with two versions of a small web server."""
@@ -263,7 +200,10 @@ def answers(url: str, count: int = 1) -> set[tuple[str, ...]]:
 
 
 def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None:
-    """Apply, reach it by its Service, scale, roll forward while it answers, undo, restart the cluster, delete."""
+    """Apply, reach it by its Service, scale, roll forward while it answers, undo, lose the cluster, start it again, delete.
+
+    After kill -9 of the supervisor, or of its outermost guard, all is gone, children of containers too.
+    """
     own = Laptop(tmp_path / "data")
     own.sandlane("up", "--detach", "--images", str(images))
     try:
@@ -306,8 +246,9 @@ def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None
         until(lambda: "ProcessRestarted" in own.done("get", "events", "-A"), "the restart is an Event")
 
         own.kubectl("config", "set-context", "--current", "--namespace=default")  # kubectl writes it anew, as YAML
-        own.sandlane("down")
-        assert processes_of(images.parent) == processes_of(own.folder) == []
+        supervisor = own.status().pid
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: processes_of(images.parent) == processes_of(own.folder) == [], "nothing outlives its supervisor")
         own.sandlane("status", code=3)
         own.sandlane("up", "--detach", "--images", str(images))
         until(lambda: len(answers(url, 12)) == 3, "three Pods answer at the same address after a restart")
@@ -315,5 +256,10 @@ def test_a_deployment_from_apply_to_delete(tmp_path: Path, images: Path) -> None
         own.done("delete", "deployment,service", "web")
         until(lambda: not own.done("get", "pods,replicasets,endpointslices", "-l", "app=web", "-o", "name"), "gone")
         until(lambda: not processes_of(images.parent / "web.py"), "no process is left")
+        marker = f"sleep {10_000_000 + os.getpid()}"
+        own.done("create", "deployment", "tree", "--image=none", "--", "sh", "-c", f"{marker} & wait")
+        until(lambda: processes_with(marker), "the grandchild runs")
+        os.kill(parent_of(parent_of(own.status().pid)), signal.SIGKILL)
+        until(lambda: not processes_of(own.folder) and not processes_with(marker), "nothing outlives its guard")
     finally:
         own.sandlane("down")

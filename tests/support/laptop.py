@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -85,6 +86,25 @@ def laptop(folder: Path, *options: str) -> Iterator[Laptop]:
         yield made
     finally:
         made.sandlane("down")
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of all processes that mention the directory."""
+    return processes_with(str(folder))
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of all processes that hold this text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if text in line:
+                found.append(line.strip())
+    return found
 
 
 def until(check: Callable[[], object], what: str) -> None:
