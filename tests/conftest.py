@@ -7,6 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
+
+from support.thorough import cases
+
+settings.register_profile("usual", max_examples=cases(50), deadline=None)
+settings.load_profile("usual")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

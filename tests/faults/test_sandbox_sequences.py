@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,11 +15,12 @@ from sandlane.kube.errors import Invalid
 from sandlane.kube.resource import SANDBOXES, Object
 from sandlane.testing.harness import Harness, difference
 from support.sandboxes import NAMESPACE, PretendDeployments, build, deployment, fork, sandbox, service
+from support.thorough import cases
 
 WORKLOADS = ("route", "driver", "eta")
 BASE = [each for name in WORKLOADS for each in (deployment(name), service(name))]
 LENGTH = 7
-SEQUENCES = int(os.environ.get("SANDLANE_SEQUENCES", "4"))
+SEQUENCES = cases(4)
 
 VALID: list[Object] = [
     {},

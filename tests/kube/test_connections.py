@@ -16,6 +16,7 @@ from sandlane.kube.config import Config
 from sandlane.kube.connections import Connections
 from sandlane.kube.http import HttpTransport
 from sandlane.kube.transport import Request, Response
+from support.thorough import cases
 
 Answer = Callable[[bytes, int], list[bytes] | None]
 """What the server writes for a request's bytes and number, piece by piece; an empty piece hangs up, None does so at once."""
@@ -120,7 +121,7 @@ async def test_compressed_answers() -> None:
             await get(pool)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(30))
 @given(
     st.lists(st.binary(min_size=1, max_size=40), max_size=6),
     st.lists(st.integers(1, 30), min_size=1, max_size=20),

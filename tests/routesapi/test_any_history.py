@@ -16,6 +16,7 @@ from sandlane.routing.workloads import workload_rules
 from sandlane.testing.clock import ManualClock
 from sandlane.world.world import KINDS, World
 from support import worlds
+from support.thorough import cases
 
 
 class Informers:
@@ -35,7 +36,7 @@ class Informers:
         return Informer()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(20))
 @given(st.lists(st.tuples(worlds.changes, worlds.held), min_size=1, max_size=6))
 def test_any_history_gives_fresh_rules(history: list[tuple[list[Any], Mapping[str, frozenset[str]]]]) -> None:
     """After any changes, also several at once, and laptops that come and go."""

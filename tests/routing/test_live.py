@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +13,10 @@ from sandlane.routing.build import build, overrides
 from sandlane.routing.live import LiveTable
 from sandlane.world.world import World
 from support import worlds
+from support.thorough import cases
 
 
-@settings(max_examples=int(os.environ.get("SANDLANE_FUZZ_WORLDS", "40")), deadline=None)
+@settings(max_examples=cases(25))
 @given(st.lists(st.tuples(worlds.changes, worlds.held), min_size=1, max_size=6))
 def test_any_history_gives_the_table_of_a_fresh_build(
     history: list[tuple[list[Any], Mapping[str, frozenset[str]]]],

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sandlane.kube.resource import Key
 from sandlane.runtime.queue import SHARE, Priority, ShutDown, WorkQueue
 from sandlane.testing.clock import ManualClock, settle
+from support.thorough import cases
 
 KEYS = [Key("d", name) for name in "abcd"]
 A, B, C, D = KEYS
@@ -255,5 +256,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.delayed <= len(self.due)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=cases(30), stateful_step_count=40)
 TestAnyOrderOfCalls = QueueMachine.TestCase

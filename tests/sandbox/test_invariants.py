@@ -12,6 +12,7 @@ from sandlane.kube.resource import Object
 from sandlane.sandbox.plan import Plan, make_plan
 from sandlane.world.records import Service
 from sandlane.world.world import World
+from support.thorough import cases
 
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,60}[a-z0-9])?", fullmatch=True)
 LABELS = st.dictionaries(
@@ -99,7 +100,7 @@ def selected(service: Service, labels: dict[str, str]) -> bool:
 
 
 @given(worlds())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(20))
 def test_no_baseline_service_selects_a_fork(objects: list[Object]) -> None:
     """No Service of the baseline selects the Pods of a fork, and each fork's Service selects that fork only."""
     world, plan = planned(objects)
@@ -114,7 +115,7 @@ def test_no_baseline_service_selects_a_fork(objects: list[Object]) -> None:
 
 
 @given(worlds())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(20))
 def test_names_are_short_and_unique(objects: list[Object]) -> None:
     """Every name is a DNS label of at most 63 characters, and no two objects of a kind share one."""
     _, plan = planned(objects)
@@ -137,7 +138,7 @@ def shuffled(value: Any) -> Any:
 
 
 @given(worlds())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(20))
 def test_the_plan_is_a_function_of_the_world(objects: list[Object]) -> None:
     """Neither the order of keys nor that of objects nor planning again changes anything."""
     _, plan = planned(objects)
@@ -147,7 +148,7 @@ def test_the_plan_is_a_function_of_the_world(objects: list[Object]) -> None:
 
 
 @given(worlds())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(20))
 def test_what_nobody_knows_survives(objects: list[Object]) -> None:
     """Fields of the Pod template that Sandlane does not know are copied."""
     _, plan = planned(objects)

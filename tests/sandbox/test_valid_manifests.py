@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sandlane.kube.resource import Object
 from sandlane.sandbox.plan import Plan, make_plan
 from sandlane.world.world import World
+from support.thorough import cases
 from support.valid import deployment, problems, service
 
 REWRITTEN = ("containers", "initContainers", "affinity", "topologySpreadConstraints")
@@ -56,7 +57,7 @@ def turned(value: Any) -> Any:
 
 
 @given(worlds())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(20), suppress_health_check=[HealthCheck.too_slow])
 def test_plans_of_valid_manifests(objects: list[Object]) -> None:
     """What is planned is valid, selected by no Service but its own, a function of the world, and a copy in all that stays."""
     assert not [problem for obj in objects[1:] for problem in problems(obj)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sandlane.kube.transport import Request
 from sandlane.local.apiserver.answers import StreamResponse
 from sandlane.testing.cluster import FakeCluster
+from support.thorough import cases
 
 NAMES = st.sampled_from(["a", "b", "default", "kube-system", "things.g.test", "no!", ""])
 PLURALS = st.sampled_from(
@@ -238,7 +239,7 @@ def cluster(loop: asyncio.Runner) -> Iterator[FakeCluster]:
 
 
 @given(request_=requests())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_request_is_a_fault_of_the_server(cluster: FakeCluster, loop: asyncio.Runner, request_: Request) -> None:
     """Each answer is JSON, YAML or text, and no code is 500 but where kube-apiserver says so too."""
 

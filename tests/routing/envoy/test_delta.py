@@ -17,6 +17,7 @@ from sandlane.routing.envoy.delta import (
     DeltaStream,
     Snapshot,
 )
+from support.thorough import cases
 
 Resources = dict[str, dict[str, bytes]]
 
@@ -210,7 +211,7 @@ def test_an_empty_world_is_said_once() -> None:
     assert stream.serves(Snapshot({}))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(100))
 @given(st.lists(st.tuples(st.sets(st.sampled_from("abcd")), st.sampled_from([b"", b"2"])), min_size=1, max_size=6))
 def test_any_history_ends_right_and_never_dangles(history: list[tuple[set[str], bytes]]) -> None:
     """After any sequence of snapshots the client holds the last one, and no listener ever lacked its cluster."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from sandlane.routing.envoy.translate import Translation
 from sandlane.routing.live import LiveTable
 from sandlane.world.world import World
 from support import worlds
+from support.thorough import cases
 
 Held = Mapping[str, frozenset[str]]
 
@@ -32,7 +32,7 @@ def touched(world: World, some: list[tuple[bool, Any]]) -> set[Key]:
     return found
 
 
-@settings(max_examples=int(os.environ.get("SANDLANE_FUZZ_WORLDS", "12")), deadline=None)
+@settings(max_examples=cases(10))
 @given(st.lists(st.tuples(worlds.changes, worlds.held), min_size=1, max_size=5))
 def test_any_history_gives_the_resources_of_a_fresh_translation(history: list[tuple[list[Any], Held]]) -> None:
     """After any changes the resources of all namespaces are byte for byte those of a translation that starts afresh."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from sandlane.routing.envoy.translate import Translation
 from sandlane.routing.key import KeySources
 from sandlane.world.world import World
 from support import worlds
+from support.thorough import cases
 
-WORLDS = int(os.environ.get("SANDLANE_FUZZ_WORLDS", "6"))
+WORLDS = cases(6)
 MANAGER = EXTENSION + "filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = {"name": "router", "typed_config": {"@type": EXTENSION + "filters.http.router.v3.Router"}}
 MESSAGES: dict[str, Any] = {
@@ -115,7 +115,7 @@ def test_random_worlds_are_accepted(tmp_path: Path) -> None:
     bootstrap = Bootstrap()
     count = 0
 
-    @settings(max_examples=WORLDS, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @settings(max_examples=WORLDS, database=None, derandomize=True, phases=[Phase.generate])
     @given(st.lists(worlds.changes, max_size=3), worlds.held)
     def collect(history: list[Any], held: Any) -> None:
         nonlocal count

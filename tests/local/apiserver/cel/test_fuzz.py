@@ -14,6 +14,7 @@ from sandlane.local.apiserver.cel.types import DYN
 from sandlane.local.apiserver.cel.values import EvaluationError
 from sandlane.local.apiserver.crd.cel_cost import estimate
 from sandlane.local.apiserver.schema import Schema
+from support.thorough import cases
 
 # fmt: off
 TOKENS = st.sampled_from([
@@ -36,14 +37,14 @@ def _try(expression: str) -> None:
         program.run({"self": {"x": [1, "a", {"y": 2.5}, None]}})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(200))
 @given(st.lists(TOKENS, min_size=1, max_size=12).map("".join))
 def test_nearly_expressions(expression: str) -> None:
     """What is put together from pieces of CEL does no harm."""
     _try(expression)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(100))
 @given(st.text(max_size=80))
 def test_any_text(text: str) -> None:
     """Any text does no harm."""

@@ -16,6 +16,7 @@ from sandlane.local.apiserver.kinds.quota import quota_fault, range_faults
 from sandlane.local.apiserver.kinds.services import AddressError, AddressPool
 from sandlane.local.apiserver.kinds.table import builtin_kinds
 from sandlane.local.apiserver.wire.types import fields_of
+from support.thorough import cases
 
 TEXTS = (
     *("", "a", "A b", "-1", "Always", "ClusterIP", "None", "10%", "x" * 70, "v1", "50%", "RollingUpdate", "NodePort"),
@@ -81,7 +82,7 @@ def _decoded(kind: Kind, random: Random) -> Object:
     "kind", builtin_kinds(), ids=lambda kind: f"{kind.resource.plural}.{kind.resource.api_version}"
 )
 @given(random=st.randoms(use_true_random=False))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=cases(5))
 def test_the_pipeline_never_fails(kind: Kind, random: Random) -> None:
     """Whatever a well-typed object says, it is kept or refused with faults, and what is kept is in canonical form."""
     strategy = kind.strategy

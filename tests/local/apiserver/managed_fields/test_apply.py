@@ -16,6 +16,7 @@ from sandlane.local.apiserver.managed_fields.fieldset import STRIPPED, Duplicate
 from sandlane.local.apiserver.managed_fields.managers import Change, Conflicts
 from sandlane.local.apiserver.managed_fields.versions import OneVersion
 from sandlane.local.apiserver.schema import Schema
+from support.thorough import cases
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -128,7 +129,7 @@ def covers(live: Any, applied: Any) -> bool:
 
 
 @given(SPECS, SPECS, SPECS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(60))
 def test_what_is_applied_is_there_and_again_changes_nothing(first: Object, second: Object, third: Object) -> None:
     """By force every applied value is in the object and owned; applying it once more changes nothing."""
     live = update(apply(None, first, "one"), third, "somebody")
@@ -139,7 +140,7 @@ def test_what_is_applied_is_there_and_again_changes_nothing(first: Object, secon
 
 
 @given(SPECS, SPECS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(60))
 def test_who_applies_nothing_leaves_only_what_others_own(first: Object, second: Object) -> None:
     """When one applier withdraws everything, what remains is what the other applied."""
     both = apply(apply(None, first, "one"), second, "two")
@@ -152,7 +153,7 @@ def test_who_applies_nothing_leaves_only_what_others_own(first: Object, second: 
 
 
 @given(SPECS, SPECS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(60))
 def test_updates_own_what_they_change(before: Object, after: Object) -> None:
     """After an update nobody owns a field that is gone, and every field has an owner."""
     live = update(apply(None, before, "one"), after, "two")
@@ -210,7 +211,7 @@ def test_many_updaters_become_few() -> None:
     assert managers.ANCIENT in names
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(30))
 @given(SPECS, SPECS, st.booleans())
 def test_a_new_object_is_compared_with_a_blank_one(spec: Object, blank: Object, known: bool) -> None:
     """The short way for new objects finds what a comparison with a blank one finds, in which some fields may be."""

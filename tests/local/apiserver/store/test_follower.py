@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sandlane.kube.resource import Key
 from sandlane.local.apiserver.store.objects import ObjectStore, TooOld, Watcher
+from support.thorough import cases
 
 PODS = ("", "pods")
 KEYS = st.builds(Key, st.sampled_from(["a", "b"]), st.sampled_from(["x", "y", "z"]))
@@ -116,4 +117,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestFollowers = StoreMachine.TestCase
-TestFollowers.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFollowers.settings = settings(max_examples=cases(30), stateful_step_count=30)
