@@ -54,7 +54,7 @@ def test_addresses_are_unique_until_they_run_out(server: Any, make: Any) -> None
         server.create(make("v1", "Service", "more", spec={"ports": [{"port": 80}]}))
     for wanted, text in (
         ("10.96.0.1", "already allocated"),
-        ("10.97.0.1", "current range"),
+        ("10.97.0.1", "not in the valid range"),
         ("x", "must be a valid IP"),
     ):
         with pytest.raises(AddressError, match=text):

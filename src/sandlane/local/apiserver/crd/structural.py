@@ -26,10 +26,16 @@ def default(value: Any, schema: Schema) -> None:
                 value[name] = copy_json(child.default)
             elif given is None and not child.nullable:
                 value.pop(name, None)
-        for name, below in value.items():
+        for name in list(value):
             found = schema.properties.get(name) or schema.additional
-            if found is not None:
-                default(below, found)
+            if found is None:
+                continue
+            if value[name] is None and name not in schema.properties and not found.nullable:
+                if found.default is msgspec.UNSET:
+                    del value[name]
+                    continue
+                value[name] = copy_json(found.default)
+            default(value[name], found)
     elif isinstance(value, list) and schema.items is not None:
         for item in value:
             default(item, schema.items)

@@ -204,6 +204,32 @@ def default_old_autoscaler(obj: Object) -> None:
         spec["targetCPUUtilizationPercentage"] = 80
 
 
+_OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
+_CSI_DRIVER: Object = {
+    "attachRequired": True,
+    "podInfoOnMount": False,
+    "volumeLifecycleModes": ["Persistent"],
+    "storageCapacity": False,
+    "fsGroupPolicy": "ReadWriteOnceWithFSType",
+    "requiresRepublish": False,
+    "seLinuxMount": False,
+}
+
+
+def default_csi_driver(obj: Object) -> None:
+    """Defaults of a CSIDriver."""
+    spec = obj.setdefault("spec", {})
+    for key, value in _CSI_DRIVER.items():
+        _unset(spec, key, copy_json(value))
+
+
+def warn_claim(faults: Faults, obj: Object) -> None:
+    """The class of claims and volumes was an annotation once."""
+    if _OLD_CLASS in (obj["metadata"].get("annotations") or {}):
+        instead = 'deprecated since v1.8; use "storageClassName" attribute instead'
+        faults.warnings.append(f"metadata.annotations[{_OLD_CLASS}]: {instead}")
+
+
 def check_autoscaler(faults: Faults, obj: Object) -> None:
     """A HorizontalPodAutoscaler's spec."""
     spec = obj["spec"]
@@ -215,12 +241,17 @@ def check_autoscaler(faults: Faults, obj: Object) -> None:
     if minimum is not None and maximum < minimum:
         faults.invalid("spec.maxReplicas", maximum, "must be greater than or equal to `minReplicas`")
     target = spec.get("scaleTargetRef") or {}
+    at = "spec.scaleTargetRef"
     for key in ("kind", "name"):
         if not target.get(key):
-            faults.required(f"spec.scaleTargetRef.{key}")
-    if not target.get("apiVersion", "").partition("/")[1] and "metrics" in spec:
-        text = "apiVersion must specify API group"
-        faults.invalid("spec.scaleTargetRef.apiVersion", target.get("apiVersion", ""), text)
+            faults.required(f"{at}.{key}")
+        elif "/" in target[key]:
+            faults.invalid(f"{at}.{key}", target[key], "may not contain '/'")
+    version = target.get("apiVersion", "")
+    if version.count("/") > 1:
+        faults.invalid(f"{at}.apiVersion", version, f"unexpected GroupVersion string: {version}")
+    elif "/" not in version and target.get("kind") != "ReplicationController":
+        faults.invalid(f"{at}.apiVersion", version, "apiVersion must specify API group")
     for index, metric in enumerate(spec.get("metrics") or []):
         _check_metric(faults, metric, f"spec.metrics[{index}]")
 
@@ -230,6 +261,8 @@ _SOURCES = ("object", "pods", "resource", "containerResource", "external")
 
 def _check_metric(faults: Faults, metric: Object, at: str) -> None:
     kind = metric.get("type", "")
+    if not kind:
+        faults.required(f"{at}.type", "must specify a metric source type")
     if kind not in ("ContainerResource", "External", "Object", "Pods", "Resource"):
         kinds = ("ContainerResource", "External", "Object", "Pods", "Resource")
         faults.not_supported(f"{at}.type", kind, kinds)

@@ -91,6 +91,9 @@ def _check_policy_port(faults: Faults, port: Object, at: str) -> None:
             faults.invalid(f"{at}.endPort", end, detail)
 
 
+_OLD_CLASS = "kubernetes.io/ingress.class"
+
+
 def check_ingress(faults: Faults, obj: Object) -> None:
     """An Ingress' rules and backends."""
     spec = obj["spec"]
@@ -123,6 +126,15 @@ def check_ingress(faults: Faults, obj: Object) -> None:
         for place, host in enumerate(secured.get("hosts") or []):
             for detail in _host(host):
                 faults.invalid(f"spec.tls[{index}].hosts[{place}]", host, detail)
+        if secret := secured.get("secretName"):
+            for detail in subdomain(secret):
+                faults.invalid(f"spec.tls[{index}].secretName", secret, detail)
+
+
+def warn_ingress(faults: Faults, obj: Object) -> None:
+    """The class of an Ingress was an annotation once."""
+    if _OLD_CLASS in (obj["metadata"].get("annotations") or {}):
+        faults.warnings.append(f"annotation \"{_OLD_CLASS}\" is deprecated, please use 'spec.ingressClassName' instead")
 
 
 def _host(host: str) -> list[str]:

@@ -24,6 +24,19 @@ _OLD_ANNOTATIONS = (
 )
 
 
+_OLD_VOLUMES = {
+    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
+    "gitRepo": "deprecated in v1.11, and disabled by default in v1.33+",
+    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
+    "flocker": "deprecated in v1.22, non-functional in v1.25+",
+    "storageos": "deprecated in v1.22, non-functional in v1.25+",
+    "quobyte": "deprecated in v1.22, non-functional in v1.25+",
+    "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
+    "rbd": "deprecated in v1.28, non-functional in v1.31+",
+    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
+}
+
+
 def warn_pod(faults: Faults, obj: Object) -> None:
     """Warnings about a Pod."""
     warn_template(faults, obj, "")
@@ -45,8 +58,10 @@ def warn_template(faults: Faults, template: Object, at: str) -> None:
             if key.startswith(name) if name.endswith("/") else key == name:
                 say(f'{at}metadata.annotations[{key}]: {fate}; use the "{instead}" field instead')
     for index, volume in enumerate(spec.get("volumes") or []):
-        if "gitRepo" in volume:
-            say(f"{field}.volumes[{index}].gitRepo: deprecated in v1.11, and disabled by default in v1.33+")
+        for name, fate in _OLD_VOLUMES.items():
+            if name in volume:
+                shown = "storageOS" if name == "storageos" else name
+                say(f"{field}.volumes[{index}].{shown}: {fate}")
     _repeated(faults, spec.get("hostAliases") or [], "ip", f"{field}.hostAliases")
     secrets = spec.get("imagePullSecrets") or []
     _repeated(faults, secrets, "name", f"{field}.imagePullSecrets")

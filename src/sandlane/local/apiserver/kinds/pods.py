@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
 
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9.\-]*(?::\d+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+    r"(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*(?::\w[\w.\-]{0,127})?(?:@.*)?",
+    re.ASCII,
+)
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -148,6 +154,9 @@ def _default_container(container: Object) -> None:
 
 
 def _is_latest(image: str) -> bool:
+    """Whether an image is named without a version. What is no name of an image has none that anybody could miss."""
+    if not _IMAGE.fullmatch(image):
+        return False
     name, at, _ = image.partition("@")
     if at:
         return ":" in name.rpartition("/")[2] and name.endswith(":latest")

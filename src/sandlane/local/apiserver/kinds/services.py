@@ -81,7 +81,9 @@ class AddressPool:
                 detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
                 raise AddressError("spec.clusterIPs[0]", wanted, detail) from None
             if not inside:
-                text = "the provided network does not match the current range"
+                text = (
+                    f"the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {self._network}"
+                )
                 raise AddressError("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: {text}")
             if wanted in used:
                 text = f"failed to allocate IP {wanted}: provided IP is already allocated"

@@ -111,9 +111,10 @@ def _core() -> tuple[Kind, ...]:
         prepare_create=data.prepare_claim,
         check=data.check_claim,
         check_update=data.check_claim_update,
+        warn=data.warn_claim,
         status=True,
     )
-    volume = Rules(default=data.default_volume, prepare_create=data.prepare_volume, status=True)
+    volume = Rules(default=data.default_volume, prepare_create=data.prepare_volume, warn=data.warn_claim, status=True)
     config_map = Rules(check=configuration.check_config_map, check_update=configuration.check_config_map_update)
     secret = Rules(
         default=configuration.default_secret,
@@ -253,7 +254,7 @@ def _networking() -> tuple[Kind, ...]:
         generation=("endpoints", "ports", "addressType", "metadata.labels"),
     )
     policy = Rules(default=networking.default_network_policy, check=networking.check_network_policy, generation=_SPEC)
-    ingress = Rules(check=networking.check_ingress, generation=_SPEC, status=True)
+    ingress = Rules(check=networking.check_ingress, warn=networking.warn_ingress, generation=_SPEC, status=True)
     lease = Rules(check=access.check_lease, create_on_update=True)
     return (
         kind_row("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", rules=endpoint_slice),
@@ -394,7 +395,9 @@ def _extensions() -> tuple[Kind, ...]:
 def _storage() -> tuple[Kind, ...]:
     storage_class = Rules(default=data.default_storage_class, check=data.check_storage_class)
     return (
-        kind_row("storage.k8s.io/v1", "CSIDriver", "csidrivers", cluster=True),
+        kind_row(
+            "storage.k8s.io/v1", "CSIDriver", "csidrivers", cluster=True, rules=Rules(default=data.default_csi_driver)
+        ),
         kind_row("storage.k8s.io/v1", "CSINode", "csinodes", cluster=True),
         kind_row("storage.k8s.io/v1", "CSIStorageCapacity", "csistoragecapacities"),
         kind_row("storage.k8s.io/v1", "StorageClass", "storageclasses", "sc", cluster=True, rules=storage_class),

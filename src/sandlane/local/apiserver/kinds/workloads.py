@@ -77,8 +77,9 @@ def default_stateful_set(obj: Object) -> None:
     strategy = spec.setdefault("updateStrategy", {})
     if not strategy.get("type"):
         strategy["type"] = "RollingUpdate"
-    if strategy["type"] == "RollingUpdate":
-        _unset(strategy.setdefault("rollingUpdate", {}), "partition", 0)
+        strategy.setdefault("rollingUpdate", {})
+    if strategy["type"] == "RollingUpdate" and strategy.get("rollingUpdate") is not None:
+        _unset(strategy["rollingUpdate"], "partition", 0)
     retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
     for key in ("whenDeleted", "whenScaled"):
         if not retention.get(key):
@@ -146,8 +147,10 @@ def default_cron_job(obj: Object) -> None:
 
 
 def prepare_daemon_set(obj: Object) -> None:
-    """The first generation of the template."""
-    obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = "1"
+    """The first generation of the template, or the one that the author gives."""
+    annotations = obj["metadata"].setdefault("annotations", {})
+    text = annotations.get(_TEMPLATE_GENERATION, "")
+    annotations[_TEMPLATE_GENERATION] = text if text.isdecimal() and int(text) else "1"
 
 
 def prepare_daemon_set_update(new: Object, old: Object) -> None:
@@ -167,11 +170,9 @@ def prepare_job(obj: Object) -> None:
     uid, name = metadata["uid"], metadata["name"]
     values = (uid, name, uid, name)
     template = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
-    labels = metadata.setdefault("labels", {}) if metadata.get("labels") is not None else {}
-    for key, value in zip(_JOB_LABELS, values, strict=True):
-        template[key] = value
-        labels[key] = value
-    if metadata.get("labels") is None:
+    same = not metadata.get("labels") or metadata["labels"] == template
+    template |= dict(zip(_JOB_LABELS, values, strict=True))
+    if same:  # labels that the Job has from its template
         metadata["labels"] = dict(template)
     selector = spec.setdefault("selector", {}).setdefault("matchLabels", {})
     selector.setdefault("batch.kubernetes.io/controller-uid", uid)
@@ -184,7 +185,8 @@ def _check_selector_and_template(faults: Faults, spec: Object, kind: str = "depl
     selector = spec.get("selector")
     template = spec.get("template") or {}
     if selector is None:
-        faults.required("spec.selector")
+        if kind != "daemonset":  # which says only that nothing is selected
+            faults.required("spec.selector")
     else:
         check_selector(faults, selector, "spec.selector")
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
