@@ -96,16 +96,16 @@ async def measure(folder: Path) -> dict[str, list[Load]]:
     application = server("app", [listener("in", app, answer(100), large)], [])
     async with (
         contextlib.AsyncExitStack() as stack,
-        running_envoy(application, folder / "app.log"),
-        running_envoy(first, folder / "first.log"),
-        running_envoy(second, folder / "second.log"),
+        running_envoy(application, folder / "app.log", threads=2),
+        running_envoy(first, folder / "first.log", threads=2),
+        running_envoy(second, folder / "second.log", threads=2),
         tunnel.server(tls_ingress=False),
         tunnel.laptop(UID, LocalTarget(8080, "127.0.0.1", app)),
     ):
         await eventually(lambda: listening(app), "the server listens")
         ssh = await stack.enter_async_context(reverse_tunnel(folder / "ssh", app))
         one = server("ssh", [listener("in", ssh_first, forward)], [cluster("next", ssh)])
-        await stack.enter_async_context(running_envoy(one, folder / "ssh-envoy.log"))
+        await stack.enter_async_context(running_envoy(one, folder / "ssh-envoy.log", threads=2))
         await eventually(lambda: all(map(listening, (plain_first, plain_second, ssh_first))), "all Envoys listen")
         paths = {
             "straight to the server": app,

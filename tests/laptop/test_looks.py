@@ -72,8 +72,10 @@ def test_ports_that_are_named_for_http2() -> None:
         {"containerPort": number, "name": name}
         for number, name in enumerate(("grpc", "h2c-web", "http", "grpcish", ""))
     ]
-    deployment = {"spec": {"template": {"spec": {"containers": [{"ports": ports}, {}]}}}}
-    assert http2_ports(deployment) == {0, 1}
+    sidecar = {"restartPolicy": "Always", "ports": [{"containerPort": 9, "name": "grpc"}]}
+    inits = [sidecar, {"ports": [{"containerPort": 8, "name": "grpc"}]}]
+    deployment = {"spec": {"template": {"spec": {"containers": [{"ports": ports}, {}], "initContainers": inits}}}}
+    assert http2_ports(deployment) == {0, 1, 9}
 
 
 def test_requests_are_read_from_the_end_of_each_piece_of_the_log() -> None:

@@ -82,6 +82,18 @@ def test_accepted() -> None:
     assert check(world, found) is None
 
 
+def test_a_port_of_a_sidecar_is_one_of_the_workload() -> None:
+    """An init container that keeps running has ports like any container; one that ends has none."""
+    baseline = deployment()
+    baseline["spec"]["template"]["spec"]["initContainers"] = [
+        {"name": "proxy", "restartPolicy": "Always", "ports": [{"containerPort": 8085}]},
+        {"name": "once", "ports": [{"containerPort": 8086}]},
+    ]
+    for port, accepted in ((8085, True), (8086, False)):
+        world = World.of([local(mappings=[{"port": port, "to": "localhost:1"}]), sandbox(), baseline])
+        assert (check(world, found_in(world)) is None) is accepted
+
+
 def tcp_service(**port: Any) -> dict[str, Any]:
     ports = [{"port": 5432, "targetPort": "http", "protocol": "TCP"} | port]
     spec = {"selector": {"app": "eta"}, "ports": ports}

@@ -144,6 +144,24 @@ def test_a_laptop_takes_its_sandboxs_key() -> None:
         assert backend == TunnelBackend("n", "l", UID, 8084, connected)
 
 
+def test_a_laptop_takes_the_port_of_a_sidecar() -> None:
+    """A named targetPort may be that of an init container that keeps running; of two with one name the container's counts."""
+    service, shadow, deployment = baseline()
+    sidecar = {
+        "name": "proxy",
+        "restartPolicy": "Always",
+        "ports": [{"name": "proxy", "containerPort": 8085}, {"name": "http", "containerPort": 1}],
+    }
+    once = {"name": "once", "ports": [{"name": "proxy", "containerPort": 2}]}
+    deployment["spec"]["template"]["spec"]["initContainers"] = [once, sidecar]
+    for target, number in (("proxy", 8085), ("http", 8084)):
+        service["spec"]["ports"][0]["targetPort"] = target
+        laptop = local()
+        laptop["spec"]["mappings"][0]["port"] = number
+        table = build(World.of([service, shadow, deployment, sandbox("a", forks=[]), laptop]), {})
+        assert table.doors[DOOR].overrides["key-a"].backend == TunnelBackend("n", "l", UID, number, connected=False)
+
+
 def test_the_digest_is_of_the_content() -> None:
     """The same world gives the same digest; another route another one."""
     world = World.of([*baseline(), sandbox("a")])

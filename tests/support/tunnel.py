@@ -63,12 +63,14 @@ class Pki:
 
 
 @contextlib.asynccontextmanager
-async def running_envoy(config: dict[str, Any], log: Path, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running_envoy(
+    config: dict[str, Any], log: Path, *, threads: int = 1, **env: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A real Envoy; ended by its pid at the end."""
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            str(envoy_binary()), "--config-yaml", json.dumps(config), "--use-dynamic-base-id", "--concurrency", "2",
-            "-l", "warning", stdout=out, stderr=out, env=os.environ | env,
+            str(envoy_binary()), "--config-yaml", json.dumps(config), "--use-dynamic-base-id",
+            "--concurrency", str(threads), "-l", "warning", stdout=out, stderr=out, env=os.environ | env,
         )  # fmt: skip
     try:
         yield process
@@ -148,7 +150,7 @@ class Tunnel:
             await eventually(path.exists, "the laptop's Envoy listens")
             dialler = self.dialler(uid, path)
             task = tasks.create_task(dialler.run())
-            await eventually(lambda: sum(dialler.state.tunnels.values()) >= 2, "tunnels are up")
+            await eventually(lambda: dialler.state.connected, "the tunnel is up")
             yield dialler
             task.cancel()
 

@@ -121,11 +121,7 @@ async def baseline_problems(client: Client, namespace: str, workload: str, targe
 
 def wrong_ports(deployment: Object, targets: Iterable[LocalTarget]) -> list[str]:
     """Ports that a Deployment's containers do not name, if they name any."""
-    known = {
-        port["containerPort"]: port.get("name", "")
-        for container in deployment["spec"]["template"]["spec"]["containers"]
-        for port in container.get("ports") or ()
-    }
+    known = {port["containerPort"]: port.get("name", "") for port in _ports(deployment)}
     has = ", ".join(f"{port} ({name})" if name else str(port) for port, name in sorted(known.items()))
     name = deployment["metadata"]["name"]
     return [
@@ -152,12 +148,14 @@ async def with_protocols(client: Client, joined: Joined) -> Joined:
 
 def http2_ports(deployment: Object) -> set[int]:
     """The container ports whose names say HTTP/2."""
-    return {
-        port["containerPort"]
-        for container in deployment["spec"]["template"]["spec"]["containers"]
-        for port in container.get("ports") or ()
-        if (port.get("name") or "").partition("-")[0] in HTTP2
-    }
+    return {port["containerPort"] for port in _ports(deployment) if (port.get("name") or "").partition("-")[0] in HTTP2}
+
+
+def _ports(deployment: Object) -> list[Object]:
+    """What the containers that run declare, sidecars among the init containers included."""
+    spec = deployment["spec"]["template"]["spec"]
+    sidecars = [each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"]
+    return [port for container in (*spec["containers"], *sidecars) for port in container.get("ports") or ()]
 
 
 async def silent(targets: Iterable[LocalTarget]) -> list[str]:

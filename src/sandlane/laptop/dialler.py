@@ -97,11 +97,12 @@ async def over(sock: socket.socket, context: ssl.SSLContext, name: str, server_n
     Raises `OSError` and `TimeoutError`; the socket is closed then.
     """
     tls = await secured(sock, context, name, HANDSHAKE_TIMEOUT)
-    names = (tls.getpeercert() or {}).get("subjectAltName") or ()
-    if ("DNS", server_name) not in names:
-        tls.close()
-        raise ConnectionError(f"the server's certificate is not for {server_name} but for {names or 'nobody'}")
-    return SpliceEnd(tls)
+    if server_name not in (names := tls.names()):
+        sock.close()
+        raise ConnectionError(
+            f"the server's certificate is not for {server_name} but for {', '.join(names) or 'nobody'}"
+        )
+    return SpliceEnd(sock, tls)
 
 
 class Dialler:

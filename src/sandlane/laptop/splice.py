@@ -1,8 +1,9 @@
 """Bytes from one connection to another and back, as they come: back-pressure kept, nothing looked at.
 
 `SpliceEnd` first collects what arrives, for a handshake; once joined to a peer it passes everything on, what it has
-collected included. Either end's close closes both. It works on sockets directly, TLS too, because every request passes here
-twice: asyncio's own TLS takes four times as long. It uses the event loop, no tasks.
+collected included. Either end's close closes both. It works on sockets directly, because every request passes here twice: asyncio's
+own TLS takes four times as long. `Tls` works in memory, so that one call of the kernel takes or gives many of its records. It uses the
+event loop, no tasks.
 """
 
 from __future__ import annotations
@@ -11,24 +12,66 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any, cast
 
-_RECORD = 16384
-"""The most that TLS gives at once."""
-_BUFFER = memoryview(bytearray(16 * _RECORD))
-"""What is read is in here until it has been written, or put aside: all of one process's ends take turns."""
-_BLOCKED = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_ROOM = 1 << 17
+"""Bytes that are taken from the kernel at once."""
+_READ = memoryview(bytearray(_ROOM))
+_DECRYPTED = memoryview(bytearray(_ROOM + (1 << 15)))
+"""What is read is in here until it has been written, or put aside: all of one process's ends take turns. (A record that was
+not whole before may come with it.)"""
+
+
+class Tls:
+    """TLS of one connection. Raises `ssl.SSLError`."""
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+
+    def shake(self, data: bytes = b"") -> tuple[bool, bytes]:
+        """Take what has arrived; whether the handshake is done, and what to send."""
+        self._incoming.write(data)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False, self._outgoing.read()
+        return True, self._outgoing.read()
+
+    def names(self) -> list[str]:
+        """The DNS names in the peer's certificate."""
+        found: Any = (self._tls.getpeercert() or {}).get("subjectAltName") or ()
+        return [name for kind, name in found if kind == "DNS"]
+
+    def encrypt(self, data: bytes | memoryview) -> bytes:
+        """What to send for `data`."""
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    def decrypt(self, data: memoryview) -> tuple[memoryview, bool]:
+        """What has arrived (in a buffer that the next call uses again), and whether that was the end."""
+        self._incoming.write(data)
+        size, read = 0, cast("Callable[[int, memoryview], int]", self._tls.read)
+        try:
+            while count := read(len(_DECRYPTED), _DECRYPTED[size:]):
+                size += count
+        except ssl.SSLWantReadError:
+            return _DECRYPTED[:size], False
+        except ssl.SSLZeroReturnError:
+            pass
+        return _DECRYPTED[:size], True
 
 
 class SpliceEnd:
-    """One end of a splice: a connected socket. `bytes_received` grows with what arrives; `lost` is done when the connection is."""
+    """One end of a splice: a connected socket, perhaps with TLS. `bytes_received` grows with what arrives; `lost` is done when the connection is."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, tls: Tls | None = None) -> None:
         self.bytes_received = 0
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[Exception | None] = self._loop.create_future()
         self._sock = sock
-        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._collected = bytearray()
+        self._tls = tls
+        self._collected = bytearray(tls.decrypt(memoryview(b""))[0] if tls is not None else b"")
         self._arrived = asyncio.Event()
         self._peer: SpliceEnd | None = None
         self._unsent = bytearray()
@@ -55,13 +98,15 @@ class SpliceEnd:
         """Send, now or when there is room; while there is none, the peer stops reading. Raises `ConnectionError` when it is lost."""
         if self.lost.done():
             raise ConnectionError("the connection is closed")
-        if not self._unsent and (sent := self._send(data)) < len(data) and not self.lost.done():
+        if self._tls is not None and len(data):
+            data = self._tls.encrypt(data)
+        if self._unsent:
+            self._unsent += data
+        elif (sent := self._send(data)) < len(data) and not self.lost.done():
             self._unsent += data[sent:]
             self._loop.add_writer(self._sock, self._writable)
             if self._peer is not None:
                 self._peer._pause()
-        elif self._unsent:
-            self._unsent += data
 
     def join(self, peer: SpliceEnd, first: bytes = b"") -> None:
         """Pass everything on to `peer` from now on, `first` and what has been collected before it; and the reverse."""
@@ -88,25 +133,20 @@ class SpliceEnd:
         """Called by the event loop."""
         if self._paused or self.lost.done():
             return
-        size, ended = 0, False
         try:
-            while True:
-                count = self._sock.recv_into(_BUFFER[size:])
-                size, ended = size + count, not count
-                full = size > len(_BUFFER) - _RECORD
-                if ended or full or self._tls is None or (count < _RECORD and not self._tls.pending()):
-                    break
-        except _BLOCKED:
-            pass
+            count = self._sock.recv_into(_READ)
+            data, ended = _READ[:count], not count
+            if self._tls is not None and count:
+                data, ended = self._tls.decrypt(data)
+        except (BlockingIOError, InterruptedError):
+            return
         except OSError as error:
             self._lose(error)
             return
-        if size:
-            self._received(_BUFFER[:size])
+        if data:
+            self._received(data)
         if ended:
             self._lose(None)
-        elif self._tls is not None and not self.lost.done() and self._tls.pending():
-            self._loop.call_soon(self._readable)  # the kernel says nothing of what TLS has read already
 
     def _received(self, data: memoryview) -> None:
         self.bytes_received += len(data)
@@ -120,7 +160,7 @@ class SpliceEnd:
         """How much the kernel has taken."""
         try:
             return self._sock.send(data) if len(data) else 0
-        except _BLOCKED:
+        except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             self._lose(error)
@@ -187,29 +227,20 @@ async def connected(host: str, port: int) -> socket.socket:
     raise failure
 
 
-async def secured(sock: socket.socket, context: ssl.SSLContext, name: str, seconds: float) -> ssl.SSLSocket:
+async def secured(sock: socket.socket, context: ssl.SSLContext, name: str, seconds: float) -> Tls:
     """TLS over a connected socket, which is closed when that fails. Raises `OSError` (`ssl.SSLError`) and `TimeoutError`."""
-    loop = asyncio.get_running_loop()
-    tls = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+    loop, tls = asyncio.get_running_loop(), Tls(context, name)
     try:
         async with asyncio.timeout(seconds):
+            done, out = tls.shake()
             while True:
-                try:
-                    tls.do_handshake()
+                if out:
+                    await loop.sock_sendall(sock, out)
+                if done:
                     return tls
-                except ssl.SSLWantReadError:
-                    await _ready(tls, loop.add_reader, loop.remove_reader)
-                except ssl.SSLWantWriteError:
-                    await _ready(tls, loop.add_writer, loop.remove_writer)
+                if not (data := await loop.sock_recv(sock, _ROOM)):
+                    raise ConnectionError("the connection ended in the TLS handshake")
+                done, out = tls.shake(data)
     except BaseException:
-        tls.close()
+        sock.close()
         raise
-
-
-async def _ready(sock: socket.socket, add: Callable[..., object], remove: Callable[..., object]) -> None:
-    ready = asyncio.Event()
-    add(sock, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        remove(sock)

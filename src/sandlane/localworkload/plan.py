@@ -32,7 +32,7 @@ def check(world: World, local: LocalWorkload) -> Problem | None:
         if (fork.fork_of.kind, fork.fork_of.name) == (spec.from_.kind, spec.from_.name):
             why = f"spec.from: sandbox {spec.sandbox} forks {spec.from_.kind} {spec.from_.name}; it can do one or the other"
             return Problem(reasons.INVALID_SPEC, why)
-    has = sorted({port.container_port for c in baseline.spec.template.spec.containers for port in c.ports or ()})
+    has = sorted({port.container_port for port in baseline.spec.template.spec.ports()})
     for index, mapping in enumerate(spec.mappings):
         if has and mapping.port not in has:
             ports = ", ".join(map(str, has))

@@ -74,9 +74,7 @@ class Tunnels:
         self._publisher = publisher
         self._options = options
         self._xds_identities = identities
-        # One worker: Envoy keeps tunnels per worker, and tunnels that come back after a break may all land on the same one;
-        # requests on the others then fail for good. More laptops take more servers.
-        self._tunnel = ServerOptions(workers=1, loopback=not options.xds_host.startswith("127."))
+        self._tunnel = ServerOptions(loopback=not options.xds_host.startswith("127."))
         self._closed: set[str] = set()
         self._published: Holders = {}
         self._watching = False

@@ -104,12 +104,8 @@ def local_routes(world: World, local: LocalWorkload, via: str, held: Held | None
 
 def service_ports(world: World, baseline: Deployment) -> Iterable[tuple[Service, ServicePort, int]]:
     """The ports of Services that end at a workload, each with the container port that it ends at."""
-    numbers = {
-        port.name: port.container_port
-        for container in baseline.spec.template.spec.containers
-        for port in container.ports or ()
-        if port.name
-    }
+    declared = reversed(baseline.spec.template.spec.ports())  # of two with the same name the first one counts
+    numbers = {port.name: port.container_port for port in declared if port.name}
     for service in world.services_selecting(baseline.metadata.namespace, baseline.pod_labels):
         for port in service.spec.ports:
             number = port.target if isinstance(port.target, int) else numbers.get(port.target)

@@ -62,7 +62,9 @@ class ServerOptions(msgspec.Struct, frozen=True):
     front_port: int = 8443
     accept_port: int = 8442
     ingress_port: int = INGRESS_PORT
-    workers: int = 2
+    workers: int = 1
+    """Threads. Envoy keeps tunnels per thread, and tunnels that come back after a break may all land on the same one; requests on the
+    others then fail for good. So one, and more servers for more laptops."""
     certificate: str = ""
     key: str = ""
     ca: str = ""

@@ -12,6 +12,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_
 from google.protobuf import json_format
 from xds.type.matcher.v3 import matcher_pb2
 
+from sandlane.api.types import OnDisconnect
 from sandlane.routing.envoy.clusters import TO_HEADER, forks_cluster
 from sandlane.routing.envoy.encode import ADS, Config, encoded
 from sandlane.routing.envoy.filter import BASELINE_HEADER, INTERNAL_HEADERS, KEY_HEADER, PROTO_HEADER, SEPARATOR
@@ -145,6 +146,7 @@ def _on_match(route: Any) -> Any:
     return message
 
 
+_TO_BASELINE = bytes(_on_match(_BASELINE).SerializeToString(deterministic=True))
 _REST = json_format.ParseDict(
     {
         "matcher_tree": {
@@ -169,6 +171,8 @@ def entry(
     """What becomes of one key's requests at one door, as the encoded value of the tree. `addresses`: of the fork's endpoints."""
     backend = override.backend
     if not isinstance(backend, ServiceBackend):
+        if not backend.connected and override.on_disconnect is OnDisconnect.BASELINE:
+            return _TO_BASELINE
         (config,) = tunnel_routes(front, override, backend, _route)
         route = json_format.ParseDict(config, _ACTION())
         return bytes(_on_match(route).SerializeToString(deterministic=True))

@@ -73,9 +73,7 @@ def tunnel_assignment(backend: TunnelBackend, held: Held) -> Config:
 
 
 def tunnel_routes(front: FrontDoor, override: Override, backend: TunnelBackend, route: Route) -> list[Config]:
-    """The routes to a laptop, or what stands in for it while it is not connected."""
-    if not backend.connected and override.on_disconnect is OnDisconnect.BASELINE:
-        return route(front.baseline.name, "baseline")
+    """The routes to a laptop, or what stands in for it while it is not connected (the baseline does by itself)."""
     if not backend.connected and override.on_disconnect is OnDisconnect.FAIL:
         return [_disconnected(override)]
     routes = route(backend.name, f"{override.sandbox}/local")
