@@ -33,12 +33,12 @@ def logs_as_by_default() -> Iterator[None]:
 
 
 HEAVY = (
-    "e2e/test_up", "e2e/test_uninstall", "e2e/test_laptop", "e2e/test_rights", "e2e/test_examples", "e2e/test_route_changes",
-    "faults/test_leaders", "faults/test_sandbox_faults", "faults/test_routegroup_faults", "e2e/test_demo", "e2e/test_admission",
+    "e2e/test_up", "e2e/test_laptop", "e2e/test_uninstall", "e2e/test_rights", "e2e/test_demo", "e2e/test_route_changes",
+    "faults/test_leaders", "e2e/test_examples", "e2e/test_admission", "faults/test_sandbox_faults", "faults/test_routegroup_faults",
     "conformance/test_scenarios", "test_guestbook", "store/test_killed", "apiserver/test_killed", "install/test_chart",
     "faults/test_routing_faults", "test_any_request",
 )  # fmt: skip
-"""Modules that take long, the longest first."""
+"""Modules that take long, the longest first; with four workers those that share a cluster come to one of them."""
 
 
 @pytest.hookimpl(trylast=True)

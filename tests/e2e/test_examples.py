@@ -1,4 +1,4 @@
-"""The examples in one local cluster: messages through a real broker, and `sandlane trace` on real routers."""
+"""The examples in a local cluster: messages through a real broker, and `sandlane trace` on real routers."""
 
 from __future__ import annotations
 
@@ -9,31 +9,17 @@ import runpy
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from support.laptop import BIN, DEADLINE, Laptop, laptop, until
+from support.laptop import BIN, DEADLINE, Laptop, until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ORDERS, RIDES = EXAMPLES / "orders", EXAMPLES / "rides"
 HAVE_BROKER = (BIN / "nats-server").exists() or shutil.which("nats-server")
 DOORS = ("frontend", "routes", "eta")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
-    """A cluster that has the images of both examples."""
-    folder = tmp_path_factory.mktemp("examples")
-    images: dict[str, Any] = {}
-    for example in (ORDERS, RIDES):
-        images |= yaml.safe_load((example / "images.yaml").read_text().replace("${dir}", str(example)))["images"]
-    (folder / "images.yaml").write_text(json.dumps({"images": images}))
-    with laptop(folder / "data", "--images", str(folder / "images.yaml")) as made:
-        yield made
 
 
 def ordered(url: str, key: str = "") -> Any:
