@@ -45,7 +45,6 @@ class Served:
         return self.refused
 
     rerouted: frozenset[str] = frozenset()
-    publishing = False
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
         self.tell = callback

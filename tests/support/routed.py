@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL
+from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL, ROUTER
 from sandlane.routing.names import LISTENERS, SHADOW_OF, shadow_name
 from sandlane.routing.resources import ROUTER_SELECTOR
 
@@ -31,7 +31,7 @@ def service(name: str = "eta", *, turned: bool = True, port: dict[str, Any] | No
         made["spec"] = {"selector": dict(ROUTER_SELECTOR), "ports": [{**plain, "targetPort": 20000}]}
         owner = {"apiVersion": "v1", "kind": "Service", "name": name, "uid": f"s-{name}", "controller": True}
         annotations = {LISTENERS: json.dumps({"80": 20000}), SHADOW_OF: name}
-        labels = {MANAGED_BY: MANAGER}
+        labels = {MANAGED_BY: MANAGER, ROUTER: "shadow"}
         shadow = meta(real, f"shadow-{name}", labels=labels, annotations=annotations, ownerReferences=[owner])
         found.append({"apiVersion": "v1", "kind": "Service", "metadata": shadow, "spec": spec})
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -28,10 +29,12 @@ from sandlane.kube.resource import (
 from sandlane.routing.barriers import barrier
 from sandlane.routing.build import ALWAYS, listeners, mode, not_routable
 from sandlane.routing.contests import COMPLAIN, GIVE_UP, WINDOW, Contests, last_writer
+from sandlane.routing.envoy.delta import Refusal
 from sandlane.routing.identities import LOOK, RENEWAL, Identities
 from sandlane.routing.names import ROUTER as ROUTER_NAME
-from sandlane.routing.names import ROUTER_SECRET, SHADOW_OF, router_identity, shadow_name
+from sandlane.routing.names import ROUTER_SECRET, router_identity, shadow_name
 from sandlane.routing.publisher import Publisher
+from sandlane.routing.reach import routed, routed_anywhere, services_of_local, services_of_sandbox, taken
 from sandlane.routing.resources import RouterOptions, allocate, router_budget, router_deployment, shadow_service
 from sandlane.routing.turning import Patch, is_right, is_turned, owners_wish, turn, turn_back
 from sandlane.runtime.controller import Controller
@@ -75,6 +78,10 @@ class RoutingController:
         self._applier = Applier(manager.client, manager.cache)
         self._turned_back: dict[Key, float] = {}
         self._allocating = asyncio.Lock()
+        self._waiting: set[Key] = set()  # Services whose next step waits for routers
+        self._refusals: dict[
+            str, list[tuple[str, Refusal]]
+        ] = {}  # namespace -> when its Services were looked at for it
         self._contests = Contests(manager.clock)
         self._judged: dict[Key, float] = {}  # turned Service -> when policies are to be looked at again
         self._budgets: dict[str, float] = {}  # namespace -> when its PodDisruptionBudget is to be looked at again
@@ -86,8 +93,8 @@ class RoutingController:
             .named("routing")
             .for_(SERVICES, Service)
             .owns(SERVICES, Service)
-            .watches(SANDBOXES, Sandbox, to_requests=_services_of)
-            .watches(LOCAL_WORKLOADS, LocalWorkload, to_requests=self._services_of_local)
+            .watches(SANDBOXES, Sandbox, to_requests=services_of_sandbox)
+            .watches(LOCAL_WORKLOADS, LocalWorkload, to_requests=partial(services_of_local, self._world))
             .watches(PODS, Pod, to_requests=self._services_of_router, label_selector=SELECTORS["pods"])
             .watches(DEPLOYMENTS, Deployment, to_requests=self._services_of_router)
             .watches(DEPLOYMENTS, Deployment, to_requests=self._services_of_baseline, when=_new_spec)
@@ -96,7 +103,7 @@ class RoutingController:
         )
 
         def namespace_changed(namespace: str) -> None:
-            for key in self._routed(namespace):
+            for key in self._concerned(namespace):
                 controller.enqueue(key)
 
         self._publisher.subscribe(namespace_changed)
@@ -104,6 +111,19 @@ class RoutingController:
 
     async def reconcile(self, request: Request) -> Result:
         """Drive one Service to where its requests should go."""
+        result = await self._reconcile(request)
+        (self._waiting.add if result.after == WAIT else self._waiting.discard)(request)
+        return result
+
+    def _concerned(self, namespace: str) -> list[Key]:
+        """The Services to look at when routers have something new, which is often: those that wait, and all when they refuse other things."""
+        refusals = self._publisher.refusals(namespace)
+        if refusals != self._refusals.get(namespace, []):
+            self._refusals[namespace] = refusals
+            return routed(self._world, namespace)
+        return [key for key in self._waiting if key.namespace == namespace]
+
+    async def _reconcile(self, request: Request) -> Result:
         service = self._world.services.get(request)
         if service is None or service.metadata.deleting or self._ending(request.namespace):
             self._forget(request)
@@ -134,7 +154,7 @@ class RoutingController:
             self._recorder.event(SERVICES, service.metadata, reasons.NOT_OWNED, in_the_way, kind=WARNING)
             return Result.requeue_after(IN_THE_WAY)
         async with self._allocating:  # two Services must not be given the same router port
-            allocated = allocate(ports, remembered, self._taken(service))
+            allocated = allocate(ports, remembered, taken(self._world, service.metadata.key))
             shadow = shadow_service(service, original, allocated)
             applied = await self._applier.ensure(SERVICES, shadow, owner=service.metadata)
             if applied.object is not None:
@@ -319,7 +339,7 @@ class RoutingController:
             or self._ending(namespace)
         ):
             return Result.done()
-        if any(self._world.services.get(key) for key in self._routed(namespace)) or any(
+        if any(self._world.services.get(key) for key in routed(self._world, namespace)) or any(
             self._wanted(each) for each in self._world.services.list(namespace)
         ):
             return Result.done()
@@ -343,26 +363,8 @@ class RoutingController:
 
     # -- who is meant -----------------------------------------------------------------------------------
 
-    def _shadows(self, namespace: str) -> list[Service]:
-        return [each for each in self._world.shadows(namespace) if SHADOW_OF in each.metadata.annotations]
-
-    def _taken(self, service: Service) -> set[int]:
-        """Router ports that other Services of the namespace have."""
-        own = service.metadata.key
-        taken: set[int] = set()
-        for shadow in self._shadows(own.namespace):
-            key = Key(own.namespace, shadow.metadata.annotations[SHADOW_OF])
-            other = self._world.services.get(key)
-            if other is not None and key != own:
-                taken |= set(listeners(self._world, other).values())
-        return taken
-
-    def _routed(self, namespace: str) -> list[Key]:
-        """The Services of a namespace that have a shadow."""
-        return [Key(namespace, shadow.metadata.annotations[SHADOW_OF]) for shadow in self._shadows(namespace)]
-
     def _services_of_router(self, record: Pod | Deployment) -> Iterable[Key]:
-        return self._routed(record.metadata.namespace) if ROUTER in record.metadata.labels else []
+        return routed(self._world, record.metadata.namespace) if ROUTER in record.metadata.labels else []
 
     def _services_of_baseline(self, deployment: Deployment) -> Iterable[Key]:
         """The Services before a workload, where policies may go by its labels and ports."""
@@ -380,27 +382,9 @@ class RoutingController:
     def _services_in_reach(self, policy: NetworkPolicy) -> Iterable[Key]:
         """The Services that are routed or would be: in all namespaces, as callers may be anywhere."""
         self._judged.clear()
-        namespaces = {
-            shadow.metadata.namespace for shadow in self._world.services if SHADOW_OF in shadow.metadata.annotations
-        }
-        return {*self._publisher.barred, *(key for namespace in namespaces for key in self._routed(namespace))}
-
-    def _services_of_local(self, local: LocalWorkload) -> Iterable[Key]:
-        """The Services that a laptop stands in for."""
-        baseline = self._world.baseline(local.metadata.namespace, local.spec.from_)
-        if baseline is None:
-            return []
-        found = self._world.services_selecting(local.metadata.namespace, baseline.pod_labels)
-        return [service.metadata.key for service in found]
+        return {*self._publisher.barred, *routed_anywhere(self._world)}
 
 
 def _new_spec(change: Change[Any]) -> bool:
     """Something of the first list is no change: every Service is looked at anyway."""
     return not change.initial and generation_changed(change)
-
-
-def _services_of(sandbox: Sandbox) -> Iterable[Key]:
-    """The Services that a sandbox's forks stand in for."""
-    return [
-        Key(sandbox.metadata.namespace, service.from_) for fork in sandbox.status.forks for service in fork.services
-    ]

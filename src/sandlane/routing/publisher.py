@@ -100,8 +100,6 @@ class Publisher:
         self._refuses: dict[str, Refuses] = {}  # xDS group -> what it shall say that it refuses
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
-        self.publishing = False
-        """While subscribers are called: whether it is for a change of the world, not for what routers have answered."""
         self._listeners: list[Callable[[str], None]] = []
         self.held: Callable[[], Held] = dict
         """Which laptops are connected; set by whoever knows."""
@@ -242,10 +240,10 @@ class Publisher:
         owners = self._live.take_rerouted() | self._owners_at(touched)
         told = changed.keys() | renewed | {key.namespace for key in touched}
         told |= {owner.partition(" ")[2].partition("/")[0] for owner in owners}
-        self.rerouted, self.publishing = frozenset(owners), True
+        self.rerouted = frozenset(owners)
         for namespace in sorted(told):
             self._tell(namespace)
-        self.rerouted, self.publishing = frozenset(), False
+        self.rerouted = frozenset()
 
     def _send(self, namespace: str, changes: Changes, since: float) -> None:
         """Give the routers of a namespace what they should have."""

@@ -189,10 +189,10 @@ class RouteReports:
             publisher.obstacles.get(namespace),
             barred,
         )
-        if self._answered.get(namespace) == answered and not publisher.publishing:
-            return  # routers answer often, and mostly nothing new
-        self._answered[namespace] = answered
-        owners = {each for each in self._unsettled if each[0] == "RouteGroup" or each[1].namespace == namespace}
+        owners: set[_Owner] = set()
+        if self._answered.get(namespace) != answered:  # routers answer often, and mostly nothing new
+            self._answered[namespace] = answered
+            owners |= {each for each in self._unsettled if each[0] == "RouteGroup" or each[1].namespace == namespace}
         for via in self._publisher.rerouted:
             kind, _, name = via.partition(" ")
             owner = (kind, Key(*name.split("/")))
