@@ -25,11 +25,11 @@ class DoorOptions(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     access_log: str = "failures"
 
 
-def listener(front: FrontDoor, address: str, options: DoorOptions) -> Config:
-    """A door's listener on a router's address."""
+def listener(front: FrontDoor, options: DoorOptions) -> Config:
+    """A door's listener, but for the address, which is each router's own."""
     name = str(front.door)
     if front.protocol == "udp":
-        return _udp(front, name, address)
+        return _udp(front, name)
     proxy: Config = {
         "@type": EXTENSION + "filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "tcp",
@@ -40,7 +40,7 @@ def listener(front: FrontDoor, address: str, options: DoorOptions) -> Config:
         proxy["hash_policy"] = [{"source_ip": {}}]
     proxy |= whole_connections(front)
     tcp = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
-    made: Config = {"name": name, "address": socket(address, front.listener), "stat_prefix": "door"}
+    made: Config = {"name": name, "address": socket("", front.listener), "stat_prefix": "door"}
     if front.protocol == "tcp":
         return made | {"filter_chains": [tcp]}
     manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(front, options)}
@@ -61,7 +61,7 @@ def listener(front: FrontDoor, address: str, options: DoorOptions) -> Config:
     }
 
 
-def _udp(front: FrontDoor, name: str, address: str) -> Config:
+def _udp(front: FrontDoor, name: str) -> Config:
     route = {"@type": EXTENSION + "filters.udp.udp_proxy.v3.Route", "cluster": front.baseline.name}
     udp: Config = {
         "@type": EXTENSION + "filters.udp.udp_proxy.v3.UdpProxyConfig",
@@ -72,7 +72,7 @@ def _udp(front: FrontDoor, name: str, address: str) -> Config:
         udp["hash_policies"] = [{"source_ip": True}]
     return {
         "name": name,
-        "address": socket(address, front.listener, "UDP"),
+        "address": socket("", front.listener, "UDP"),
         "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": udp}],
     }
 

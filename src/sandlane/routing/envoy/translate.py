@@ -69,10 +69,9 @@ class Translation:
 
     def listeners(self, namespace: str, address: str) -> dict[str, bytes]:
         """The listeners of one router, which all listen on its own address: the same object as long as they stay the same."""
-        fronts = self._namespace(namespace).fronts
         known = self._listeners.get((namespace, address)) or _Listeners(address)
         self._listeners[namespace, address] = known
-        return known.of(fronts, self._options)
+        return known.of(self._namespace(namespace).listeners(self._options))
 
     def forget(self, namespace: str, address: str) -> None:
         """A router is gone."""
@@ -86,30 +85,19 @@ class Translation:
 
 
 class _Listeners:
-    """The listeners of one router."""
+    """The listeners of one router: those of its namespace's doors, on its address."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
-        self._fronts = NO_FRONTS
-        self._looks: dict[Door, object] = {}
+        place = listener_pb2.Listener()
+        place.address.socket_address.address = address
+        self._place: bytes = place.SerializeToString()  # protobuf merges what is there twice
+        self._doors: dict[Door, bytes] = {}
         self._made = {DIGEST: encoded(digest_listener(address), listener_pb2.Listener())}
 
-    def of(self, fronts: Fronts, options: DoorOptions) -> dict[str, bytes]:
-        if fronts is self._fronts:
-            return self._made
-        self._fronts = fronts
-        looks: dict[Door, object] = {
-            door: (front.listener, front.protocol, front.baseline, front.sticky, front.edge, front.overrides.whole)
-            for door, front in fronts.items()
-        }
-        if looks != self._looks:
-            made = {DIGEST: self._made[DIGEST]}
-            for door, front in fronts.items():
-                if looks[door] == self._looks.get(door):
-                    made[str(door)] = self._made[str(door)]
-                else:
-                    made[str(door)] = encoded(listener(front, self._address, options), listener_pb2.Listener())
-            self._looks, self._made = looks, made
+    def of(self, doors: dict[Door, bytes]) -> dict[str, bytes]:
+        if doors is not self._doors:
+            self._doors = doors
+            self._made = {DIGEST: self._made[DIGEST]} | {str(door): data + self._place for door, data in doors.items()}
         return self._made
 
 
@@ -129,6 +117,29 @@ class _Namespace:
         mark = {DIGEST: _digest(self.fronts)}
         self.resources: Resources = {CLUSTER: dict(_FORKS), ENDPOINTS: {}, SCOPED_ROUTES: scoped, ROUTES: routes | mark}
         self._changes: Changes = {}
+        self._looks: dict[Door, object] = {}
+        self._looked_at = NO_FRONTS
+        self._listeners: dict[Door, bytes] = {}
+
+    def listeners(self, options: DoorOptions) -> dict[Door, bytes]:
+        """The doors' listeners without an address: the same object as long as they stay the same."""
+        fronts = self.fronts
+        if fronts is self._looked_at:
+            return self._listeners
+        self._looked_at = fronts
+        looks: dict[Door, object] = {
+            door: (front.listener, front.protocol, front.baseline, front.sticky, front.edge, front.overrides.whole)
+            for door, front in fronts.items()
+        }
+        if looks != self._looks:
+            self._listeners = {
+                door: self._listeners[door]
+                if looks[door] == self._looks.get(door)
+                else encoded(listener(front, options), listener_pb2.Listener())
+                for door, front in fronts.items()
+            }
+            self._looks = looks
+        return self._listeners
 
     def update(self, world: World, fronts: Fronts, held: Held, touched: Iterable[Key]) -> Changes:
         """Follow; gives what is other than before."""
