@@ -6,6 +6,7 @@ import msgspec
 
 from sandlane.api.labels import MANAGED_BY, MANAGER
 from sandlane.kube.resource import Key, Object
+from sandlane.routing.pods import budget
 from sandlane.routing.resources import RouterOptions, envoy_deployment
 
 NAME = "sandlane-preview"
@@ -43,12 +44,7 @@ def gateway_deployment(namespace: str, options: RouterOptions, certificate: str 
 
 def gateway_budget(namespace: str) -> Object:
     """One gateway stays while nodes are drained."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(LABELS)}},
-    }
+    return budget(Key(namespace, NAME), LABELS)
 
 
 def gateway_service(namespace: str, kind: str) -> Object:

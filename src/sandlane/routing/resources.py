@@ -10,7 +10,7 @@ import msgspec
 from sandlane.api.labels import MANAGED_BY, MANAGER, ORIGINAL, ROUTER, ROUTER_PODS
 from sandlane.kube.resource import Key, Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
-from sandlane.routing.envoy.identity import Credentials, equip
+from sandlane.routing.envoy.identity import Credentials
 from sandlane.routing.key import KeySources
 from sandlane.routing.names import (
     FIRST_LISTENER,
@@ -23,6 +23,7 @@ from sandlane.routing.names import (
     shadow_name,
 )
 from sandlane.routing.names import ROUTER as ROUTER_NAME
+from sandlane.routing.pods import budget, deployment, envoy_container
 from sandlane.routing.sources import described
 from sandlane.world.records import Service
 
@@ -37,7 +38,6 @@ class RouterOptions(msgspec.Struct, frozen=True):
     xds_port: int
     image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
     replicas: int = 2
-    labels: Mapping[str, str] = {}
     certificate_in_environment: bool = False
     """Where Pods can mount nothing."""
     settle: int = 5
@@ -77,30 +77,14 @@ def envoy_deployment(
     credentials = options.credentials(secret)
     start = router_bootstrap(options.xds_host, options.xds_port, group, credentials)
     bootstrap = json.dumps(start, separators=(",", ":"))
-    container = {
-        "name": "envoy",
-        "image": options.image,
-        "args": [
-            "--config-yaml",
-            bootstrap,
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "--drain-time-s",
-            str(options.drain),
-            "--drain-strategy",
-            "immediate",
-            "--log-level",
-            "warning",
-            "--file-flush-interval-msec",  # of the access log: `sandlane trace` waits for it
-            "250",
-        ],
-        "env": [
-            {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
-            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
-        ],
-        "ports": [{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
-        "readinessProbe": {
+    arguments = ["--config-yaml", bootstrap, "--concurrency", "1", "--disable-hot-restart"]
+    arguments += ["--drain-time-s", str(options.drain), "--drain-strategy", "immediate", "--log-level", "warning"]
+    arguments += ["--file-flush-interval-msec", "250"]  # of the access log: `sandlane trace` waits for it
+    container = envoy_container(
+        options.image,
+        arguments,
+        ports=[{"name": "ready", "containerPort": READY_PORT, "protocol": "TCP"}],
+        readinessProbe={
             "httpGet": {"path": "/", "port": "ready", "scheme": "HTTP"},
             "periodSeconds": 2,
             "timeoutSeconds": 1,
@@ -108,56 +92,15 @@ def envoy_deployment(
             "failureThreshold": 3,
         },
         # Until the xDS server has closed its doors and its connections have gone: Envoy ends at once when it is told to.
-        "lifecycle": {"preStop": {"sleep": {"seconds": options.settle + options.drain + 1}}},
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    spread = {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": dict(labels)},
-    }
-    template = {
-        "metadata": {"labels": {**options.labels, **labels}},
-        "spec": {
-            "containers": [container],
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": options.settle + options.drain + 10,
-            "topologySpreadConstraints": [spread],
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-        },
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": key.name, "namespace": key.namespace, "labels": dict(labels)},
-        "spec": {
-            "replicas": options.replicas,
-            "selector": {"matchLabels": dict(labels)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": equip(template, credentials, certificate),
-        },
-    }
+        lifecycle={"preStop": {"sleep": {"seconds": options.settle + options.drain + 1}}},
+    )
+    grace = options.settle + options.drain + 10
+    return deployment(key, labels, container, credentials, certificate, replicas=options.replicas, grace=grace)
 
 
 def router_budget(namespace: str) -> Object:
     """One router stays while nodes are drained."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": ROUTER_NAME, "namespace": namespace, "labels": dict(ROUTER_PODS)},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": ROUTER_SELECTOR}},
-    }
+    return budget(Key(namespace, ROUTER_NAME), ROUTER_SELECTOR)
 
 
 def shadow_service(service: Service, original: Service, listeners: Mapping[int, int]) -> Object:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from sandlane.api.labels import MANAGED_BY, MANAGER, TUNNEL
-from sandlane.kube.resource import Object
+from sandlane.kube.resource import Key, Object
 from sandlane.routing.envoy.bootstrap import router_bootstrap
-from sandlane.routing.envoy.identity import equip
+from sandlane.routing.pods import budget, deployment, envoy_container
 from sandlane.routing.resources import RouterOptions
 from sandlane.tunnel.bootstrap import FRONT_ROUTES, INGRESS_ROUTES, NODE_CLUSTER, ServerOptions, server_bootstrap
 
@@ -20,6 +20,8 @@ MIN_READY = 5
 """Seconds that a new server is there before the next one goes: laptops reach it in the meantime."""
 DRAIN = 5
 """Seconds that a server that goes still answers: routers stop asking it in the meantime, and what they asked is answered."""
+GRACE = 30
+"""Seconds that it has to end."""
 LABELS = {MANAGED_BY: MANAGER, TUNNEL: "true"}
 
 
@@ -34,61 +36,20 @@ def tunnel_deployment(namespace: str, options: RouterOptions, server: ServerOpti
     }
     bootstrap = server_bootstrap(server, {FRONT_ROUTES: ads, INGRESS_ROUTES: ads}, extra)
     text = json.dumps(bootstrap, separators=(",", ":"))
-    fields = {"POD_IP": "status.podIP", "POD_NAME": "metadata.name"}
-    container = {
-        "name": "envoy",
-        "image": options.image,
-        "args": ["--config-yaml", text, "--concurrency", str(server.workers), "--disable-hot-restart", "-l", "warning"],
-        "env": [
-            {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
-            for name, path in fields.items()
-        ],
-        "ports": [
+    container = envoy_container(
+        options.image,
+        ["--config-yaml", text, "--concurrency", str(server.workers), "--disable-hot-restart", "-l", "warning"],
+        ports=[
             {"name": "front", "containerPort": server.front_port, "protocol": "TCP"},
             {"name": "ingress", "containerPort": server.ingress_port, "protocol": "TCP"},
         ],
-        "readinessProbe": {"tcpSocket": {"port": "front"}, "periodSeconds": 2},
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN}}},
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    spread = {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": LABELS},
-    }
-    template = {
-        "metadata": {"labels": dict(LABELS)},
-        "spec": {
-            "containers": [container],
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": 30,
-            "topologySpreadConstraints": [spread],
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-        },
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
-        "spec": {
-            "replicas": replicas(options),
-            "minReadySeconds": MIN_READY,
-            "selector": {"matchLabels": LABELS},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": equip(template, credentials, certificate),
-        },
-    }
+        readinessProbe={"tcpSocket": {"port": "front"}, "periodSeconds": 2},
+        lifecycle={"preStop": {"sleep": {"seconds": DRAIN}}},
+    )
+    key, number = Key(namespace, NAME), replicas(options)
+    made = deployment(key, LABELS, container, credentials, certificate, replicas=number, grace=GRACE)
+    made["spec"]["minReadySeconds"] = MIN_READY
+    return made
 
 
 def replicas(options: RouterOptions) -> int:
@@ -98,12 +59,7 @@ def replicas(options: RouterOptions) -> int:
 
 def tunnel_budget(namespace: str) -> Object:
     """One server stays while nodes are drained."""
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": dict(LABELS)},
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": LABELS}},
-    }
+    return budget(Key(namespace, NAME), LABELS)
 
 
 def tunnel_service(namespace: str, server: ServerOptions) -> Object:
