@@ -165,6 +165,17 @@ async def test_what_needs_the_cluster_is_refused_too() -> None:
         await admission(Authority(), baseline(), limits=limits).sandbox(asked(object_("Sandbox", fork(replicas=2))))
 
 
+async def test_a_service_before_two_forks_is_warned_of() -> None:
+    """Canaries behind one Service: the author hears which of them gets the requests."""
+    canary = baseline()
+    canary["metadata"] = {**canary["metadata"], "name": "canary", "uid": "canary"}
+    spec = {"forks": [{"forkOf": {"name": baseline()["metadata"]["name"]}}, {"forkOf": {"name": "canary"}}]}
+    warnings = await admission(Authority(), baseline(), canary, service()).sandbox(asked(object_("Sandbox", spec)))
+    name = service()["metadata"]["name"]
+    why = f"Service {name} leads to the workload of spec.forks[0].forkOf, too, which gets its requests"
+    assert warnings == [f"spec.forks[1].forkOf: {why}"]
+
+
 async def test_suspicious_specs_get_warnings() -> None:
     """No replicas, a variable that changes nothing or is not there, a port that no Service leads to."""
     env = [{"name": "T", "operation": "delete"}, {"name": "Z", "operation": "delete"}]

@@ -104,6 +104,18 @@ def test_ports_without_a_key_are_named(port: dict[str, str]) -> None:
     assert "the baseline answers there" in told.message
 
 
+def test_one_service_before_two_of_the_forks() -> None:
+    """The first one has its requests, and the report, which is good, says that the other one has not."""
+    obj = replacing("eta")
+    other = {**obj[0]["status"]["forks"][0], "workload": "eta2-a"}
+    other |= {"baseline": {**other["baseline"], "name": "eta2"}, "services": [{**other["services"][0], "to": "eta2-a"}]}
+    obj[0]["status"]["forks"].append(other)
+    obj[0]["spec"]["forks"].append({"forkOf": {"kind": "Deployment", "name": "eta2"}})
+    told = report(*baseline(), *obj)
+    assert (told.programmed, told.reason) == (True, "ServiceShared")
+    assert told.message == "Service eta leads to eta2-a, too: its requests go to eta-a"
+
+
 def test_routes_that_go_away_are_confirmed_too() -> None:
     """A group that matches nobody (any more) is programmed when the routers serve that, also after a restart that forgets."""
     world = World.of([*baseline(), *service("eta"), *sandbox("a"), group("g", team="nobody")])

@@ -34,6 +34,7 @@ def advise(world: World, sandbox: Sandbox, limits: Limits) -> tuple[Plan, list[s
         if planned.deployment is not None:
             warnings += _services(path, planned, baseline)
             warnings += _pods(world, path, planned, baseline, spec)
+    warnings += _shared(world, sandbox)
     for index, local in enumerate(sandbox.spec.local):
         warnings += _local(world, sandbox, f"spec.local[{index}]", local)
     problem = (
@@ -42,6 +43,20 @@ def advise(world: World, sandbox: Sandbox, limits: Limits) -> tuple[Plan, list[s
     if problem is not None:
         warnings.append(f"spec.forks: {problem.message}")
     return plan, warnings
+
+
+def _shared(world: World, sandbox: Sandbox) -> Iterator[str]:
+    """Services that lead to several of the workloads that the sandbox replaces: one of them gets the requests."""
+    namespace = sandbox.metadata.namespace
+    replaced = [(f"spec.forks[{index}].forkOf", fork.fork_of) for index, fork in enumerate(sandbox.spec.forks)]
+    replaced += [(f"spec.local[{index}].from", local.from_) for index, local in enumerate(sandbox.spec.local)]
+    first: dict[str, str] = {}
+    for path, reference in replaced:
+        baseline = world.baseline(namespace, reference)
+        for service in world.services_selecting(namespace, baseline.pod_labels) if baseline is not None else ():
+            name = service.metadata.name
+            if (other := first.setdefault(name, path)) != path:
+                yield f"{path}: Service {name} leads to the workload of {other}, too, which gets its requests"
 
 
 def _services(path: str, planned: PlannedFork, baseline: Deployment) -> Iterator[str]:

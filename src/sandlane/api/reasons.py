@@ -56,6 +56,7 @@ PODS_NOT_READY = "PodsNotReady"
 # -- routing ------------------------------------------------------------------------------------------------
 SERVICE_NOT_ROUTABLE = "ServiceNotRoutable"
 SERVICE_CONTESTED = "ServiceContested"
+SERVICE_SHARED = "ServiceShared"
 ROUTER_UNAVAILABLE = "RouterUnavailable"
 ROUTES_REJECTED = "RoutesRejected"
 POLICY_BLOCKS_TRAFFIC = "PolicyBlocksTraffic"
@@ -159,6 +160,12 @@ REASONS = _all(
         SERVICE_CONTESTED,
         "Somebody keeps writing the Service's selector or ports, so it is left to them.",
         "Let the field manager that the message names leave these fields alone.",
+    ),
+    Reason(
+        SERVICE_SHARED,
+        "One Service leads to several workloads that the sandbox replaces. Its requests go to the first one in the spec;"
+        " the rest of the sandbox works.",
+        "Replace one of them in a sandbox, or reach the others by their own Services.",
     ),
     Reason(ROUTER_UNAVAILABLE, "No router serves the namespace yet.", "`kubectl get pods -l sandlane.dev/router`."),
     Reason(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -61,8 +61,9 @@ class RouteReports:
             self._forget("Sandbox", key)
             return None
         routing = routing_key(sandbox.metadata.uid, sandbox.spec.routing_key)
-        wanted = routes_to(self._world, sandbox, via, self._publisher.held())
-        report = self._report(wanted, routing, via, {sandbox.metadata.namespace})
+        found = routes_to(self._world, sandbox, via, self._publisher.held())
+        wanted = list(_first_of_each(found).items())
+        report = self._report(wanted, routing, via, {sandbox.metadata.namespace}, _shared(found))
         return self._note("Sandbox", key, report, wanted=bool(wanted))
 
     def route_group(self, key: Key) -> RouteReport | None:
@@ -73,10 +74,8 @@ class RouteReports:
             self._forget("RouteGroup", key)
             return None
         sandboxes = matched_sandboxes(self._world, group)
-        wanted: dict[Door, Override] = {}
-        for sandbox in sandboxes:
-            for door, override in routes_to(self._world, sandbox, via, self._publisher.held()):
-                wanted.setdefault(door, override)
+        held = self._publisher.held()
+        wanted = _first_of_each(each for sandbox in sandboxes for each in routes_to(self._world, sandbox, via, held))
         routing = routing_key(group.metadata.uid, group.spec.routing_key)
         namespaces = {key.namespace, *group.spec.namespaces, *(each.metadata.namespace for each in sandboxes)}
         report = self._report(list(wanted.items()), routing, via, namespaces)
@@ -96,8 +95,13 @@ class RouteReports:
         self._last.pop((kind, key), None)
         self._unsettled.discard((kind, key))
 
-    def _report(self, wanted: list[tuple[Door, Override]], key: str, via: str, own: set[str]) -> RouteReport:
-        """The report of what an object wants, which has routes in its `own` namespaces, or had them before."""
+    def _report(
+        self, wanted: list[tuple[Door, Override]], key: str, via: str, own: set[str], shared: Sequence[str] = ()
+    ) -> RouteReport:
+        """The report of what an object wants, which has routes in its `own` namespaces, or had them before.
+
+        `shared` is what does not get the requests of a Service because something else of the object does.
+        """
         doors = self._publisher.table.doors
         routes = self._publisher.routes(key)
         in_table = {door.namespace for door, override in routes.items() if override.via == via and door in doors}
@@ -123,7 +127,8 @@ class RouteReports:
         self._places[via] = {door.namespace for door, _ in now}
         self._confirmed[via] = now  # what is late from now on is somebody else's change
         told = _sentence([*refused.values(), *(why for door, _ in routable if (why := self._keyless(door)))])
-        return RouteReport(True, reasons.SERVICE_NOT_ROUTABLE if told else "", told, served)
+        reason = reasons.SERVICE_NOT_ROUTABLE if told else reasons.SERVICE_SHARED if shared else ""
+        return RouteReport(True, reason, _sentence(filter(None, [told, *shared])), served)
 
     def _refused(self, door: Door) -> str:
         """Why the Service of a door cannot go through a router; empty when it can (or is gone)."""
@@ -204,6 +209,25 @@ class RouteReports:
             if before != report:
                 for callback in self._callbacks:
                     callback(kind, key)
+
+
+def _first_of_each(found: Iterable[tuple[Door, Override]]) -> dict[Door, Override]:
+    """One destination for each door: the first that asks for it has it."""
+    wanted: dict[Door, Override] = {}
+    for door, override in found:
+        wanted.setdefault(door, override)
+    return wanted
+
+
+def _shared(found: list[tuple[Door, Override]]) -> list[str]:
+    """What is behind a Service whose requests something else of the same sandbox has."""
+    first = _first_of_each(found)
+    told = [
+        f"Service {door.service} leads to {override.workload}, too: its requests go to {first[door].workload}"
+        for door, override in found
+        if first[door].workload != override.workload
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _sentence(parts: Iterable[str]) -> str:
