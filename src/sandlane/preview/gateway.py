@@ -161,16 +161,16 @@ class Gateway:
         return bool(self._options.domain) and any(endpoints_of(each) for each in owners)
 
     async def _remove(self, key: Key) -> Result:
-        """Nobody wants it any more."""
+        """Nobody wants it any more: its Deployment goes last, as it tells that there is one."""
         deployment = self._world.deployments.get(key)
         if deployment is None or deployment.metadata.labels.get(GATEWAY) is None:
             return Result.done()
         await self._applier.remove(SERVICES, key)
-        await self._applier.remove(DEPLOYMENTS, key)
         try:
             await self._manager.client.delete(POD_DISRUPTION_BUDGETS, key.name, key.namespace)
         except NotFound:
             pass
         await self._identities.remove(Key(key.namespace, XDS_SECRET))
+        await self._applier.remove(DEPLOYMENTS, key)
         log.info("preview_gateway_removed")
         return Result.done()
