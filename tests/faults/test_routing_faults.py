@@ -10,11 +10,12 @@ import pytest
 from sandlane.api.crd import definitions
 from sandlane.api.labels import ORIGINAL
 from sandlane.kube.client import Client, PatchType
-from sandlane.kube.resource import DEPLOYMENTS, NAMESPACES, NETWORK_POLICIES, PODS, SERVICES, Object
+from sandlane.kube.resource import DEPLOYMENTS, NAMESPACES, NETWORK_POLICIES, PODS, SANDBOXES, SERVICES, Key, Object
 from sandlane.routing.names import ROUTER, shadow_name
 from sandlane.routing.resources import ROUTER_SELECTOR
 from sandlane.testing.faults import Schedule
 from sandlane.testing.harness import Harness, Step, World
+from support.routed import sandbox
 from support.routers import NAMESPACE, PretendRouters, build, service
 
 
@@ -97,14 +98,29 @@ async def delete_namespace(client: Client) -> None:
         await client.delete(resource, name, NAMESPACE)
 
 
+async def replace_workload(client: Client) -> None:
+    """A sandbox whose fork of the workload is ready."""
+    (made, fork, endpoints) = sandbox("a")
+    for obj in (made, fork, endpoints):
+        obj["metadata"] = {"name": obj["metadata"]["name"], "namespace": NAMESPACE}
+    await client.create(SERVICES, fork)
+    await client.create(SANDBOXES, made)
+    await client.patch_status(SANDBOXES, Key(NAMESPACE, "a"), {"status": made["status"]})
+
+
+async def delete_sandbox(client: Client) -> None:
+    """It is deleted."""
+    await client.delete(SANDBOXES, "a", NAMESPACE)
+
+
 ROWS: dict[str, list[Step]] = {
+    "sandbox-comes-and-goes": [replace_workload, delete_sandbox],
     "turned": [],
     "never": [routing("never"), routing("always"), routing("never")],
     "applied-by-kubectl": [apply_by_kubectl],
     "applied-by-force": [apply_by_force],
     "replaced": [replace],
     "changed-by-its-owner": [add_a_port],
-    "changed-and-given-back": [add_a_port, routing("never")],
     "router-deleted": [delete_router],
     "deleted": [delete_service],
     "no-router-ready": [routers("False")],
@@ -126,7 +142,7 @@ def normalise(obj: Object) -> Object | None:
 def harness(row: str) -> Harness:
     """A row."""
     namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    objects = [*definitions(), namespace, service()]
+    objects = [*definitions(), namespace, service(routing="when needed" if "sandbox" in row else "always")]
     return Harness(build, objects=objects, steps=ROWS[row], environment=PretendRouters, normalise=normalise, limit=8)
 
 
@@ -145,11 +161,14 @@ def plain(world: World) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["changed-and-given-back", "router-deleted"])
+@pytest.mark.parametrize("row", ["changed-by-its-owner", "router-deleted", "sandbox-comes-and-goes"])
 async def test_ends_in_the_same_world(row: str) -> None:
     """Crashes after every write, failing calls, broken watches and stale restarts change nothing in the end."""
     report = await harness(row).check()
     assert report.writes
+    if row == "sandbox-comes-and-goes":
+        assert plain(report.world)["selector"] == service()["spec"]["selector"]
+        assert not {"Deployment", "PodDisruptionBudget", "Secret"} & {name.split()[0] for name in report.world}
 
 
 async def test_turned_and_given_back_is_as_its_owner_wrote_it() -> None:
