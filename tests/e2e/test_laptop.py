@@ -7,8 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +76,43 @@ def dev(cluster: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Developer:
     return Developer(cluster, "dev", tmp_path_factory.mktemp("dev"))
 
 
-def hops(cluster: Laptop) -> dict[str, str]:
-    """Who serves each hop of the sandbox's key, by version."""
-    key = cluster.done("get", "sbx", "near-drivers", "-n", "rides", "-o", "jsonpath={.status.routingKey}")
-    url = cluster.sandlane("url", "frontend", "-n", "rides").strip()
-    request = urllib.request.Request(f"{url}/?customer=2", headers={"baggage": f"sandlane-routing-key={key}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return {hop["service"]: hop["version"] for hop in json.load(answer)["hops"]}
+class Caller:
+    """Somebody in the cluster who asks `routes` with the sandbox's key."""
+
+    def __init__(self, cluster: Laptop) -> None:
+        self.key = cluster.done("get", "sbx", "near-drivers", "-n", "rides", "-o", "jsonpath={.status.routingKey}")
+        self.url = cluster.sandlane("url", "routes", "-n", "rides").strip()
+
+    def asks(self) -> str:
+        """The answer."""
+        request = urllib.request.Request(self.url, headers={"baggage": f"sandlane-routing-key={self.key}"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return str(error)
+
+
+@contextmanager
+def answering(text: bytes) -> Iterator[int]:
+    """A process of the laptop that answers everything with a text; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 def test_the_cluster_is_told_apart_from_what_is_wrong_before_connecting(
@@ -98,7 +132,12 @@ def test_the_cluster_is_told_apart_from_what_is_wrong_before_connecting(
 
 def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, cluster: Laptop, tmp_path: Path) -> None:
     """With nothing exposed, by port-forward, for who may do that; another user is refused with the holder's name; one that
-    is deleted ends alone; a killed connection leaves no Envoy behind."""
+    is deleted ends alone, and gets no request more; a killed connection leaves no Envoy behind."""
+    with answering(b"from the laptop") as routes:
+        _several_workloads(dev, cluster, tmp_path, {"eta": (8084, 1), "routes": (8083, routes)})
+
+
+def _several_workloads(dev: Developer, cluster: Laptop, tmp_path: Path, ports: dict[str, tuple[int, int]]) -> None:
     said = dev.sandlane("connect", "near-drivers", "-w", "eta", "-p", "8084", "--transport", "port-forward", code=1)
     assert "you may not get pods/portforward in namespace sandlane-system" in said
     namespace = ("-n", "sandlane-system")
@@ -108,9 +147,9 @@ def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, clus
         HEAD
         | {
             "metadata": {"name": name},
-            "spec": spec | {"from": {"name": name}, "mappings": [{"port": port, "to": "localhost:1"}]},
+            "spec": spec | {"from": {"name": name}, "mappings": [{"port": port, "to": f"localhost:{to}"}]},
         }
-        for name, port in (("eta", 8084), ("routes", 8083))
+        for name, (port, to) in ports.items()
     ]
     document = {"apiVersion": "v1", "kind": "List", "items": items}
     said = dev.sandlane("connect", "-f", "-", "--detach", "--transport", "port-forward", stdin=document)
@@ -123,7 +162,10 @@ def test_several_workloads_of_a_file_through_the_api_server(dev: Developer, clus
     sue = Developer(cluster, "sue", tmp_path)
     said = sue.sandlane("connect", "near-drivers", "-w", "eta", code=1)
     assert "LocalWorkload rides/eta: it is held by dev (since 20" in said
+    caller = Caller(cluster)
+    assert caller.asks() == "from the laptop"
     cluster.done("delete", "lwl", "routes", "-n", "rides")  # returns when the tunnel servers have confirmed it
+    assert "from the laptop" not in caller.asks()
 
     def over() -> str:
         [record] = json.loads(dev.sandlane("connections", "-o", "json"))

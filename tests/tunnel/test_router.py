@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -82,6 +83,53 @@ async def test_a_laptop_that_is_known_to_be_gone(tunnel: Tunnel) -> None:
     """With Fail the answer is there at once, and says why."""
     async with router(tunnel, front("http", OnDisconnect.FAIL, connected=False)) as entry:
         assert await get(entry) == (503, DISCONNECTED)
+
+
+async def serving(seen: list[bytes], *, answers: bool = True) -> asyncio.Server:
+    """A server that notes each request, its body included, and answers it, or closes the connection."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        seen.append(head + (await reader.readexactly(int(length[1])) if length else b""))
+        if answers:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+def port_of(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
+
+
+async def test_the_baseline_answers_what_no_laptop_has_seen(tunnel: Tunnel) -> None:
+    """With Baseline a request to a laptop that has just gone is tried at the tunnel servers, then the baseline has it whole and as the
+    client sent it; nothing of ours is in it."""
+    seen: list[bytes] = []
+    async with (
+        await serving(seen) as server,
+        router(tunnel, front("http", OnDisconnect.BASELINE), baseline=port_of(server)) as entry,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", entry)
+        request = b"POST /a HTTP/1.1\r\nhost: h\r\nX-Case: Kept\r\nContent-Length: 5\r\n\r\nhello"
+        writer.write(request)
+        assert (await reader.readline()).split()[1] == b"200"
+        writer.close()
+    assert seen == [request]
+
+
+async def test_what_a_laptop_may_have_seen_is_nobody_elses(tunnel: Tunnel) -> None:
+    """With Baseline, too, a request is asked once: the process on the laptop took it and broke off."""
+    theirs: list[bytes] = []
+    mine: list[bytes] = []
+    async with await serving(theirs) as baseline, await serving(mine, answers=False) as server:
+        target = LocalTarget(8084, "127.0.0.1", port_of(server))
+        door = front("http", OnDisconnect.BASELINE)
+        async with tunnel.laptop(UID, target), router(tunnel, door, baseline=port_of(baseline)) as entry:
+            assert (await get(entry))[0] == 503
+    assert (len(mine), theirs) == (1, [])
 
 
 async def test_no_tunnel_server_at_all(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, REASON_HEADER
+from sandlane.routing.tunnels import DISCONNECTED, ID_HEADER, REASON_HEADER, STAND_IN_HEADER
 from sandlane.tunnel.bootstrap import (
     ACCEPT_CLUSTER,
     ADMIN_CLUSTER,
@@ -86,7 +86,10 @@ def ingress_routes(holders: Holders, max_body: int) -> Config:
 
 def _through(claim: Claim, max_body: int) -> list[Config]:
     """Into the tunnel of one client: plain TCP as CONNECT, everything else as it comes."""
-    named = {"request_headers_to_add": [_header(IDENTITY_HEADER, claim.identity)]}
+    named = {
+        "request_headers_to_add": [_header(IDENTITY_HEADER, claim.identity)],
+        "request_headers_to_remove": [STAND_IN_HEADER],
+    }
     route = {"cluster": LAPTOPS_CLUSTER, "timeout": "0s"}
     connect = {
         "match": {"connect_matcher": {}},

@@ -100,7 +100,8 @@ class Bootstrap:
     def _listener(self, config: dict[str, Any]) -> None:
         self._port += 1
         config["name"] = f"{config['name']} {self._port}"
-        config["address"]["socket_address"]["port_value"] = self._port
+        if "address" in config:
+            config["address"]["socket_address"]["port_value"] = self._port
         self.config["static_resources"]["listeners"].append(config)
 
     def _routes(self, routes: dict[str, Any]) -> None:

@@ -44,6 +44,14 @@ def router_bootstrap(host: str, port: int, group: str, credentials: Credentials)
             "cds_config": ads,
             "lds_config": ads,
         },
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+                },
+            }
+        ],
         "static_resources": {"clusters": [cluster]},
         "layered_runtime": {
             "layers": [{"name": "static", "static_layer": {"overload.global_downstream_max_connections": 50_000}}]

@@ -27,13 +27,14 @@ PRESERVE_CASE = {
         "typed_config": {"@type": EXTENSION + "http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"},
     }
 }
-_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_AS_IT_CAME: Config = {
-    "@type": EXTENSION + "upstreams.http.v3.HttpProtocolOptions",
-    "use_downstream_protocol_config": {
-        "http_protocol_options": {"header_key_format": PRESERVE_CASE},
-        "http2_protocol_options": {"allow_connect": True},
-    },
+AS_IT_CAME: Config = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": EXTENSION + "upstreams.http.v3.HttpProtocolOptions",
+        "use_downstream_protocol_config": {
+            "http_protocol_options": {"header_key_format": PRESERVE_CASE},
+            "http2_protocol_options": {"allow_connect": True},
+        },
+    }
 }
 """Requests go on in the protocol in which they came."""
 
@@ -47,7 +48,7 @@ def cluster(backend: ServiceBackend, *, sticky: bool = False) -> Config:
         "eds_cluster_config": {"eds_config": ADS},
         "circuit_breakers": UNLIMITED,
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "typed_extension_protocol_options": {_HTTP: _AS_IT_CAME},
+        "typed_extension_protocol_options": AS_IT_CAME,
     }
     if sticky:
         made |= {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 256}}
@@ -70,7 +71,7 @@ def fork_clusters() -> list[Config]:
             "cleanup_interval": "60s",
             "original_dst_lb_config": {"use_http_header": True, "http_header_name": TO_HEADER},
             "circuit_breakers": UNLIMITED,
-            "typed_extension_protocol_options": {_HTTP: _AS_IT_CAME},
+            "typed_extension_protocol_options": AS_IT_CAME,
         }
         for number in range(FORK_CLUSTERS)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from sandlane.routing.envoy.clusters import PRESERVE_CASE
@@ -87,6 +89,11 @@ def _first(front: FrontDoor) -> Config:
         PROTO_HEADER: "%REQ(X-FORWARDED-PROTO)%",
         KEY_HEADER: f"%REQ({DEBUG_HEADER})%",
     }
+    return early(values)
+
+
+def early(values: Mapping[str, str]) -> Config:
+    """Sets headers of a request before anything else happens to it."""
     appended = [
         {"append": {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
         for key, value in values.items()
@@ -100,13 +107,12 @@ def _first(front: FrontDoor) -> Config:
     }
 
 
-def _manager(front: FrontDoor, options: DoorOptions) -> Config:
-    """HTTP as it comes: no header added, removed or recased beyond the documented list, no time limit."""
+def as_it_comes(name: str) -> Config:
+    """What every HTTP manager has: no header added, removed or recased beyond the documented list, no time limit."""
     return {
         "@type": EXTENSION + "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "door",
+        "stat_prefix": name,
         "codec_type": "AUTO",
-        "scoped_routes": scoped_routes(front.door.namespace),
         "generate_request_id": False,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
@@ -118,8 +124,14 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
         "normalize_path": False,
         "http_protocol_options": {"header_key_format": PRESERVE_CASE, "accept_http_10": True},
         "http2_protocol_options": {"allow_connect": True},
-        "early_header_mutation_extensions": [_first(front)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
+    }
+
+
+def _manager(front: FrontDoor, options: DoorOptions) -> Config:
+    return as_it_comes("door") | {
+        "scoped_routes": scoped_routes(front.door.namespace),
+        "early_header_mutation_extensions": [_first(front)],
         "local_reply_config": own_replies(),
         "access_log": [
             *_access_log(options.access_log, str(front.door)),

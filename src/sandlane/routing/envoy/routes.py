@@ -26,7 +26,7 @@ DEBUG_HEADER = "x-sandlane-debug"
 SERVED_BY = "x-sandlane-served-by"
 """Also the name of the filter that says it."""
 NOT_READY = "fork-not-ready"
-_RETRY = {
+RETRY = {
     "retry_on": "connect-failure,refused-stream",
     "num_retries": 2,
     "retry_host_predicate": [
@@ -89,7 +89,7 @@ _BASELINE = json_format.ParseDict(
         "route": {
             "cluster_header": BASELINE_HEADER,
             "timeout": "0s",
-            "retry_policy": _RETRY,
+            "retry_policy": RETRY,
             "hash_policy": _BY_CLIENT,
         },
     },
@@ -195,7 +195,7 @@ def entry(
     else:
         route.route.cluster = backend.name
         route.route.timeout.SetInParent()
-        json_format.ParseDict(_RETRY, route.route.retry_policy)
+        json_format.ParseDict(RETRY, route.route.retry_policy)
         if sticky:
             route.route.hash_policy.add().connection_properties.source_ip = True
     return bytes(_on_match(route).SerializeToString(deterministic=True))
@@ -208,5 +208,5 @@ def _set_header(option: Any, name: str, value: str) -> None:
 
 def _route(cluster_name: str, served_by: str) -> list[Config]:
     """To one cluster."""
-    action = {"cluster": cluster_name, "timeout": "0s", "retry_policy": _RETRY}
+    action = {"cluster": cluster_name, "timeout": "0s", "retry_policy": RETRY}
     return [{"name": served_by, "match": {"prefix": "/"}, "route": action}]

@@ -15,14 +15,22 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 
+from sandlane.api.types import OnDisconnect
 from sandlane.kube.resource import Key
 from sandlane.routing.envoy.clusters import addresses, assignment, cluster, fork_clusters, is_sticky
 from sandlane.routing.envoy.delta import CLUSTER, ENDPOINTS, ROUTES, SCOPED_ROUTES
 from sandlane.routing.envoy.digest import DIGEST, digest_listener, digest_routes
 from sandlane.routing.envoy.encode import Config, Resources, encoded
+from sandlane.routing.envoy.instead import instead_cluster, instead_listener
 from sandlane.routing.envoy.listeners import DoorOptions, listener
 from sandlane.routing.envoy.routes import entry, entry_name, scopes, shard_name, shard_routes
-from sandlane.routing.envoy.tunnel_clusters import tunnel_assignment, tunnel_cluster
+from sandlane.routing.envoy.tunnel_clusters import (
+    INSTEAD,
+    or_baseline,
+    or_baseline_name,
+    tunnel_assignment,
+    tunnel_cluster,
+)
 from sandlane.routing.overrides import NO_OVERRIDES, SHARDS, Overrides, shard_of
 from sandlane.routing.table import (
     NO_FRONTS,
@@ -40,7 +48,8 @@ from sandlane.world.world import World
 
 Changes = dict[str, dict[str, bytes | None]]
 """Type URL -> name -> encoded message, or None for what is gone."""
-_FORKS = {config["name"]: encoded(config, cluster_pb2.Cluster()) for config in fork_clusters()}
+_ALWAYS = {config["name"]: encoded(config, cluster_pb2.Cluster()) for config in (*fork_clusters(), instead_cluster())}
+_INSTEAD = encoded(instead_listener(), listener_pb2.Listener())
 
 
 class Translation:
@@ -92,12 +101,13 @@ class _Listeners:
         place.address.socket_address.address = address
         self._place: bytes = place.SerializeToString()  # protobuf merges what is there twice
         self._doors: dict[Door, bytes] = {}
-        self._made = {DIGEST: encoded(digest_listener(address), listener_pb2.Listener())}
+        self._always = {DIGEST: encoded(digest_listener(address), listener_pb2.Listener()), INSTEAD: _INSTEAD}
+        self._made = self._always
 
     def of(self, doors: dict[Door, bytes]) -> dict[str, bytes]:
         if doors is not self._doors:
             self._doors = doors
-            self._made = {DIGEST: self._made[DIGEST]} | {str(door): data + self._place for door, data in doors.items()}
+            self._made = self._always | {str(door): data + self._place for door, data in doors.items()}
         return self._made
 
 
@@ -115,7 +125,12 @@ class _Namespace:
         self._doors: dict[str, set[Door]] = {}  # backend -> doors whose baseline it is
         scoped, routes = _empty(name)
         mark = {DIGEST: _digest(self.fronts)}
-        self.resources: Resources = {CLUSTER: dict(_FORKS), ENDPOINTS: {}, SCOPED_ROUTES: scoped, ROUTES: routes | mark}
+        self.resources: Resources = {
+            CLUSTER: dict(_ALWAYS),
+            ENDPOINTS: {},
+            SCOPED_ROUTES: scoped,
+            ROUTES: routes | mark,
+        }
         self._changes: Changes = {}
         self._looks: dict[Door, object] = {}
         self._looked_at = NO_FRONTS
@@ -200,6 +215,9 @@ class _Namespace:
         config: Config | None = None
         if isinstance(backend, TunnelBackend):
             config, hosts = tunnel_cluster(backend), tunnel_assignment(backend, self._held)
+            reachable = any(self._stands_in(*user) for user in users or ())
+            both = encoded(or_baseline(backend), cluster_pb2.Cluster()) if reachable else None
+            self._put(CLUSTER, or_baseline_name(backend), both)
         elif doors or len(addresses(world, backend)) > 1:
             sticky = any(self.fronts[door].sticky for door in doors or ()) or is_sticky(world, backend)
             config, hosts = cluster(backend, sticky=sticky), assignment(world, backend)
@@ -217,6 +235,10 @@ class _Namespace:
                 self._of_service[backend.key].discard(name)
                 if not self._of_service[backend.key]:
                     del self._of_service[backend.key]
+
+    def _stands_in(self, door: Door, key: RoutingKey) -> bool:
+        """Whether the baseline does, for a laptop."""
+        return _by_key(self.fronts[door])[key].on_disconnect is OnDisconnect.BASELINE
 
     def _enter(self, world: World, door: Door, key: RoutingKey) -> int:
         """Make one route anew, or take it out; gives its shard."""

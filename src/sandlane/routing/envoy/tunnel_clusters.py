@@ -17,6 +17,7 @@ from sandlane.routing.tunnels import (
     PORT_HEADER,
     REASON_HEADER,
     ROUTER_PAIR,
+    STAND_IN_HEADER,
     TRUST,
     WINDOWS,
     Held,
@@ -24,6 +25,8 @@ from sandlane.routing.tunnels import (
 
 BRIDGE = 8
 """How often a request is tried again that found no tunnel."""
+INSTEAD = "instead"
+"""A router's listener inside of itself, and the cluster that leads there: see `instead`."""
 Route = Callable[[str, str], list[Config]]
 """Makes the routes to one cluster, given its name and who serves there."""
 
@@ -72,18 +75,43 @@ def tunnel_assignment(backend: TunnelBackend, held: Held) -> Config:
     return {"cluster_name": backend.name, "endpoints": [{"lb_endpoints": hosts}] if hosts else []}
 
 
+def or_baseline(backend: TunnelBackend) -> Config:
+    """The same, and after `BRIDGE` attempts there the baseline."""
+    clusters = {
+        "@type": EXTENSION + "clusters.aggregate.v3.ClusterConfig",
+        "clusters": [backend.name, INSTEAD],
+    }
+    return {
+        "name": or_baseline_name(backend),
+        "connect_timeout": "2s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": clusters},
+        "circuit_breakers": UNLIMITED,
+    }
+
+
+def or_baseline_name(backend: TunnelBackend) -> str:
+    """The name of that cluster."""
+    return f"{backend.name}/or-baseline"
+
+
 def tunnel_routes(front: FrontDoor, override: Override, backend: TunnelBackend, route: Route) -> list[Config]:
     """The routes to a laptop, or what stands in for it while it is not connected (the baseline does by itself)."""
     if not backend.connected and override.on_disconnect is OnDisconnect.FAIL:
         return [_disconnected(override)]
-    routes = route(backend.name, f"{override.sandbox}/local")
+    headers = {ID_HEADER: backend.identity, PORT_HEADER: str(backend.port)}
+    retry = _again(override.hold_seconds if override.on_disconnect is OnDisconnect.HOLD else 0)
+    name = backend.name
+    if override.on_disconnect is OnDisconnect.BASELINE:
+        name, retry = or_baseline_name(backend), retry | _AT_LAST
+        headers[STAND_IN_HEADER] = front.baseline.name
+    routes = route(name, f"{override.sandbox}/local")
     for each in routes:
         each["request_headers_to_add"] = [
             {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-            for key, value in ((ID_HEADER, backend.identity), (PORT_HEADER, str(backend.port)))
+            for key, value in headers.items()
         ]
-        hold = override.hold_seconds if override.on_disconnect is OnDisconnect.HOLD else 0
-        each["route"] = {**each["route"], "retry_policy": _again(hold)}
+        each["route"] = {**each["route"], "retry_policy": retry}
     return routes
 
 
@@ -153,4 +181,14 @@ def _again(hold: int) -> Config:
     }
 
 
+_AT_LAST = {
+    "num_retries": BRIDGE + 2,
+    "retry_priority": {
+        "name": "envoy.retry_priorities.previous_priorities",
+        "typed_config": {
+            "@type": EXTENSION + "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+            "update_frequency": BRIDGE,
+        },
+    },
+}
 _PREVIOUS = {"@type": EXTENSION + "retry.host.previous_hosts.v3.PreviousHostsPredicate"}
