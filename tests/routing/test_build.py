@@ -9,7 +9,7 @@ import pytest
 
 from sandlane.api.labels import EDGE
 from sandlane.kube.resource import Key
-from sandlane.routing.build import ALWAYS, ON_DEMAND, build, mode, overrides, protocol
+from sandlane.routing.build import ALWAYS, ON_DEMAND, build, listeners, mode, overrides, protocol
 from sandlane.routing.names import LISTENERS, SHADOW_OF, shadow_name
 from sandlane.routing.overrides import SHARDS, Overrides, shard_of
 from sandlane.routing.table import Door, Override, ServiceBackend, TunnelBackend
@@ -211,3 +211,19 @@ def test_what_one_change_leaves_alone_is_shared() -> None:
     assert again == before
     assert (again.digest, len(again)) == (before.digest, 1000)
     assert after.digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(SHADOW_OF, "another"), (LISTENERS, "no JSON"), (LISTENERS, '{"80": "x"}'), (LISTENERS, None)]
+)
+def test_a_shadow_that_is_none_remembers_nothing(name: str, value: str | None) -> None:
+    """Ports of the router are read from the Service's own shadow, as we write it; otherwise it has no door."""
+    objects = baseline()
+    shadow = next(each for each in objects if each["metadata"]["name"] == shadow_name("eta"))
+    service = next(each for each in World.of(objects).services if each.metadata.name == "eta")
+    assert listeners(World.of(objects), service)
+    shadow["metadata"]["annotations"] |= {name: value}
+    if value is None:
+        del shadow["metadata"]["annotations"][name]
+    assert listeners(World.of(objects), service) == {}
+    assert not build(World.of(objects)).doors

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from sandlane.api.labels import MANAGED_BY, MANAGER
 from sandlane.routing.explain import Answer, UnknownTarget, explain, find_target
 from sandlane.routing.key import Found, find_key
+from sandlane.routing.names import shadow_name
 from sandlane.world.world import World
 from support.routed import baseline, sandbox, service
 
@@ -36,6 +38,38 @@ def test_the_rules(target: str, key: str | None, served_by: str, rule: str, word
     assert (answer.served_by, answer.rule) == (served_by, rule)
     assert words in " ".join(answer.why)
     assert answer.ready_endpoints == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "the routers of namespace n decide"),
+        ({"clusterIP": "None"}, "cannot be routed by key: it is headless"),
+        ({"selector": {"app": "eta"}}, "somebody has written it since"),
+    ],
+)
+def test_how_requests_get_there(change: dict[str, Any], words: str) -> None:
+    """Whether the routers decide, or why they do not."""
+    objects = baseline()
+    objects[1]["spec"] |= change
+    assert words in " ".join(ask("eta", None, objects).why)
+
+
+def test_ports_without_keys_are_said() -> None:
+    """At a port that is no HTTP keys are not looked for."""
+    why = ask("eta", None, baseline(port={"name": "tcp-db"})).why
+    assert "port 80 is tcp: keys are not looked for" in " ".join(why)
+
+
+def test_services_of_ours_serve_whatever_the_key() -> None:
+    """A shadow is the baseline; what else belongs to Sandlane has its own Pods."""
+    shadow = ask(shadow_name("eta"), "key-a")
+    assert (shadow.served_by, shadow.rule) == ("baseline", "not-by-key")
+    assert "is the shadow of eta" in " ".join(shadow.why)
+    other = service("ours", turned=False)
+    owner = {"apiVersion": "sandlane.dev/v1alpha1", "kind": "Sandbox", "name": "z", "uid": "z"}
+    other[0]["metadata"] |= {"labels": {MANAGED_BY: MANAGER}, "ownerReferences": [owner]}
+    assert "belongs to Sandlane" in " ".join(ask("ours", "key-a", [*OBJECTS, *other]).why)
 
 
 def test_other_keys() -> None:

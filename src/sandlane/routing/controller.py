@@ -242,11 +242,8 @@ class RoutingController:
     def _doors(self, service: Service) -> dict[int, int]:
         """The router's port for each port of a Service, in the published table."""
         namespace, name = service.metadata.key
-        return {
-            front.door.port: front.listener
-            for front in self._publisher.table.of_namespace(namespace)
-            if front.door.service == name
-        }
+        fronts = self._publisher.table.fronts(namespace)
+        return {door.port: front.listener for door, front in fronts.items() if door.service == name}
 
     def _refused(self, service: Key) -> str:
         """What routers refuse of a Service's configuration; they keep the last good one."""

@@ -149,7 +149,7 @@ class RouteReports:
 
     def _late(self, namespace: str) -> list[str]:
         """Why the routers of a namespace are behind; nothing where there are none and none is needed."""
-        if not self._publisher.routers(namespace) and not self._publisher.table.of_namespace(namespace):
+        if not self._publisher.routers(namespace) and not self._publisher.table.fronts(namespace):
             return []
         return self._publisher.behind(namespace)
 

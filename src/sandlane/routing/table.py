@@ -136,11 +136,6 @@ class RouteTable(msgspec.Struct, frozen=True, dict=True):
         """The doors of one namespace."""
         return self.namespaces.get(namespace, NO_FRONTS)
 
-    def of_namespace(self, namespace: str) -> list[FrontDoor]:
-        """The doors of one namespace, in order."""
-        fronts = self.fronts(namespace)
-        return [fronts[door] for door in sorted(fronts)]
-
     @cached_property
     def digest(self) -> str:
         """A hash of the content, the same on every replica. `fronts(namespace).digest` is that of one namespace."""

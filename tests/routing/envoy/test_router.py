@@ -16,7 +16,7 @@ from envoy.config.listener.v3 import listener_pb2
 
 from sandlane.routing.envoy.clusters import TO_HEADER
 from sandlane.routing.envoy.delta import LISTENER, Refusal
-from sandlane.routing.envoy.digest import DIGEST, REFUSES_HEADER, Refuses, digest_listener, heard
+from sandlane.routing.envoy.digest import DIGEST, NOTHING, REFUSES_HEADER, Refuses, digest_listener, heard
 from sandlane.routing.envoy.encode import encoded
 from sandlane.routing.envoy.filter import INTERNAL_HEADERS
 from sandlane.routing.envoy.routes import DEBUG_HEADER, NOT_READY, SERVED_BY
@@ -383,3 +383,4 @@ async def test_a_router_says_what_it_refuses(router: Router) -> None:
             await asyncio.sleep(0.02)
     assert said[-1].but_for == refuses.but_for
     assert set(said[-1].refusals) == set(refuses.refusals)
+    assert heard("what some other server says") == heard("") == NOTHING
