@@ -69,6 +69,7 @@ class Deleter:
                 raise not_found(resource.group, resource.plural, write.name)
             old = await self.writer.decode(type_, stored)
             self._check(write, old, options)
+            write.options = self._told(write, old, options)
             await self.writer.admission.mutate(write, "DELETE", None, old)
             await self.writer.admission.validate(write, "DELETE", None, old)
             new = self._marked(write, copy_json(old), options)
@@ -87,6 +88,19 @@ class Deleter:
             except StaleVersion:
                 continue
         raise conflict(resource.group, resource.plural, write.name, MODIFIED)
+
+    def _told(self, write: Write, old: Object, options: Object) -> Object:
+        """The options as admission sees them: with the time that a Pod gets, and with which Namespace is meant."""
+        told = {
+            key: value
+            for key, value in options.items()
+            if key in ("preconditions", "propagationPolicy", "orphanDependents")
+        }
+        if write.type_.storage_key == ("", "pods"):
+            told["gracePeriodSeconds"] = self._grace(write, old, options)
+        if write.type_.storage_key == ("", "namespaces"):
+            told["preconditions"] = {"uid": old["metadata"]["uid"]} | (told.get("preconditions") or {})
+        return told
 
     def _check(self, write: Write, old: Object, options: Object) -> None:
         resource, metadata = write.type_.resource, old["metadata"]

@@ -12,7 +12,6 @@ import msgspec
 
 from sandlane.kube.clock import timestamp
 from sandlane.kube.resource import POD_DISRUPTION_BUDGETS, Object
-from sandlane.local.apiserver.body import decode_body
 from sandlane.local.apiserver.deleter import delete_options
 from sandlane.local.apiserver.kinds.names import selector_matches
 from sandlane.local.apiserver.request_info import RequestInfo
@@ -20,7 +19,6 @@ from sandlane.local.apiserver.status import StatusError, bad_request, forbidden,
 from sandlane.local.apiserver.writer import Write
 
 if TYPE_CHECKING:
-    from sandlane.kube.transport import Request
     from sandlane.local.apiserver.server import ApiServer
 
 MOST_DISRUPTED = 2000
@@ -28,11 +26,8 @@ RETRY_SECONDS = 10
 _STORAGE = (POD_DISRUPTION_BUDGETS.group, POD_DISRUPTION_BUDGETS.plural)
 
 
-async def evict(server: ApiServer, write: Write, info: RequestInfo, request: Request, query: dict[str, str]) -> None:
+async def evict(server: ApiServer, write: Write, info: RequestInfo, body: Object, query: dict[str, str]) -> None:
     """Evict a Pod. Raises `StatusError`, 429 when a budget does not allow it now."""
-    body = decode_body(request).obj
-    if not isinstance(body, dict):
-        raise bad_request("the body is not an object")
     named = (body.get("metadata") or {}).get("name")
     if named and named != info.name:
         raise bad_request("name in URL does not match name in Eviction object")

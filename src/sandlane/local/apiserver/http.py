@@ -76,6 +76,7 @@ class HttpFront:
                     (info.verb, "create")
                 ):  # to run something is to create, also by GET (WebSocket)
                     await self._server.authorize(self._server.act_as(user, request), replace(info, verb=verb))
+                await self._server.admit_connection(info, request, self._server.act_as(user, request))
                 return await self.upgrade(http, request, info)
             except StatusError as error:
                 return _whole(_failed(error))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.pods import tolerate_for_a_while
 from sandlane.local.apiserver.kinds.quota import default_from_ranges, quota_fault, range_faults
 from sandlane.local.apiserver.resource_type import ResourceType, StorageKey
 from sandlane.local.apiserver.status import StatusError, forbidden
@@ -28,7 +29,9 @@ class Limits:
         self._store = store
 
     def default(self, type_: ResourceType, obj: Object, namespace: str) -> None:
-        """A new Pod's containers get the defaults of the LimitRanges."""
+        """A new Pod tolerates nodes that are not ready for a while; its containers get the defaults of the LimitRanges."""
+        if type_.storage_key == _PODS:
+            tolerate_for_a_while(obj)
         if type_.storage_key == _PODS and self._store.count(_RANGES):
             default_from_ranges(obj, self._objects(_RANGES, namespace))
 

@@ -137,6 +137,8 @@ def with_status(type_: ResourceType, old: Object, new: Object) -> Object:
             made["metadata"].pop(field, None)
     if "status" in new:
         made["status"] = new["status"]
+    if type_.storage_key == ("", "pods") and "qosClass" in old.get("status", {}):
+        made["status"] = {"qosClass": old["status"]["qosClass"]} | made.get("status", {})
     return made
 
 

@@ -21,6 +21,7 @@ from sandlane.local.apiserver.representation import negotiate
 from sandlane.local.apiserver.request_info import RequestInfo, is_true
 from sandlane.local.apiserver.resource_type import Column, ResourceType
 from sandlane.local.apiserver.status import StatusError, bad_request, conflict, internal, invalid
+from sandlane.local.apiserver.writer import Seen
 
 if TYPE_CHECKING:
     from sandlane.local.apiserver.auth.user import User
@@ -80,6 +81,7 @@ async def handle(
             raise internal(f'the spec replicas field "{(type_.scale_paths or DEFAULT_PATHS)[0]}" does not exist')
         return _answer(type_, scale, request, query)
     write = server._write(type_, info, request, user, query)
+    write.seen = _seen(type_)
     body = decode_body(msgspec.structs.replace(request, headers={"content-type": "application/json"})).obj
     media = media_type(request)
     spec_path = (type_.scale_paths or DEFAULT_PATHS)[0]
@@ -127,6 +129,15 @@ async def handle(
     return _answer(type_, to_scale(type_, updated), request, query, write.warnings)
 
 
+def _seen(type_: ResourceType) -> Seen:
+    """Admission sees Scales; what it makes of the replicas counts."""
+
+    def taken(scale: Object, obj: Object) -> None:
+        _set(obj, (type_.scale_paths or DEFAULT_PATHS)[0], (scale.get("spec") or {}).get("replicas") or 0)
+
+    return Seen("autoscaling", "v1", "Scale", lambda obj: to_scale(type_, obj), taken)
+
+
 def _answer(
     type_: ResourceType, scale: Object, request: Request, query: dict[str, str], warnings: list[str] | None = None
 ) -> Response:
@@ -140,12 +151,20 @@ async def pod_action(
 ) -> Response:
     """`pods/binding` and `pods/eviction`."""
     write = server._write(type_, info, request, user, query)
-    if info.subresource == "eviction":
-        await evict(server, write, info, request, query)
-        return _created()
     body = decode_body(request).obj
     if not isinstance(body, dict):
         raise bad_request("the body is not an object")
+    evicting = info.subresource == "eviction"
+    kind = ("policy", "v1", "Eviction") if evicting else ("", "v1", "Binding")
+    shown: Object = {"kind": kind[2], "apiVersion": "policy/v1" if evicting else "v1"} | body
+    shown["metadata"] = {"name": info.name, "namespace": info.namespace} | (body.get("metadata") or {})
+    asked = replace(write, seen=Seen(*kind))
+    await server.admission.mutate(asked, "CREATE", shown, None)
+    await server.admission.validate(asked, "CREATE", shown, None)
+    write.user = None  # admission has had its say
+    if evicting:
+        await evict(server, write, info, body, query)
+        return _created()
     target = body.get("target") or {}
     if not target.get("name"):
         raise invalid("", "Binding", info.name, [FieldError("FieldValueRequired", "target.name")])

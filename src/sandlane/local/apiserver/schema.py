@@ -31,6 +31,7 @@ _SCALARS: dict[str, dict[str, Any]] = {
 # Defaults of keys of associative lists, as Kubernetes publishes them in OpenAPI v3; server-side apply needs them.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     f"{_CORE}ContainerPort": {"protocol": "TCP"},
+    f"{_CORE}LocalObjectReference": {"name": ""},
     f"{_CORE}ServicePort": {"protocol": "TCP"},
 }
 

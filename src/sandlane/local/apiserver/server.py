@@ -74,12 +74,13 @@ from sandlane.local.apiserver.status import (
 )
 from sandlane.local.apiserver.store.objects import ObjectStore
 from sandlane.local.apiserver.webhook_calls import Caller
-from sandlane.local.apiserver.writer import Write, Writer
+from sandlane.local.apiserver.writer import Seen, Write, Writer
 
 log = structlog.get_logger(__name__)
 
 COLLECTION_VERBS = ("create", "list", "deletecollection")
 ENDPOINTS_GO = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+CONNECTED = ("exec", "attach", "portforward", "proxy")
 NODE_SUBRESOURCES = ("log", "exec", "attach", "portforward", "proxy")
 
 
@@ -330,7 +331,7 @@ class ApiServer:
         for item in items:
             write = self._write(type_, info, request, user, query)
             write.namespace = item["metadata"].get("namespace", "")
-            write.name = item["metadata"]["name"]
+            write.name, write.one_of_many = item["metadata"]["name"], True
             write.dry_run = write.dry_run or "All" in (options.get("dryRun") or ())
             try:
                 await self.deleter.delete(write, dict(options))
@@ -357,12 +358,25 @@ class ApiServer:
             return await scale.pod_action(self, type_, info, request, user, query)
         if info.subresource == "log" and self.logs is not None:
             return StreamResponse(await self.logs(info.namespace, info.name, query), headers=TEXT)
+        if info.subresource in CONNECTED:
+            await self.admit_connection(info, request, user)
         if info.subresource in NODE_SUBRESOURCES:
             raise StatusError(503, "ServiceUnavailable", f"{info.subresource}: no node can be reached from here")
         if info.verb == "get":
             shape = negotiate(request.headers.get("accept", ""), query, listing=False)
             return json_answer(shape.one(type_, await self.reader.get(type_, self._namespace(type_, info), info.name)))
         return await self._write_one(type_, info, request, user, query)
+
+    async def admit_connection(self, info: RequestInfo, request: Request, user: User) -> None:
+        """Ask admission about a connection to something. Raises `StatusError`."""
+        type_ = self._type(info.group, info.version, info.resource)
+        sub = type_.subresource(info.subresource)
+        assert sub is not None
+        write = self._write(type_, info, request, user, dict(request.query))
+        write.seen = Seen("", "v1", sub.kind)
+        options = connect_options(sub.kind, request, info)
+        await self.admission.mutate(write, "CONNECT", options, None)
+        await self.admission.validate(write, "CONNECT", options, None)
 
     def _write(
         self, type_: ResourceType, info: RequestInfo, request: Request, user: User, query: dict[str, str]
@@ -391,6 +405,23 @@ class ApiServer:
             user,
             options={key: query[key] for key in ("fieldManager", "fieldValidation") if key in query},
         )
+
+
+def connect_options(kind: str, request: Request, info: RequestInfo) -> Object:
+    """What a connection is asked for, as an object: `PodExecOptions` and its kin."""
+    options: Object = {"kind": kind, "apiVersion": "v1"}
+    if kind.endswith("ProxyOptions"):
+        return options | ({"path": "/" + "/".join(info.rest)} if info.rest or info.path.endswith("/") else {})
+    for name, value in request.query:
+        if name in ("stdin", "stdout", "stderr", "tty") and is_true(value):
+            options[name] = True
+        elif name == "container":
+            options[name] = value
+        elif name == "command":
+            options.setdefault(name, []).append(value)
+        elif name == "ports" and value.isdecimal():
+            options.setdefault(name, []).append(int(value))
+    return options
 
 
 def _deprecated(request: Request) -> list[str]:

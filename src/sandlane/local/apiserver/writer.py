@@ -22,7 +22,9 @@ from sandlane.local.apiserver import stored_form
 from sandlane.local.apiserver.admission.protocol import Admission, NoAdmission
 from sandlane.local.apiserver.body import check_fields
 from sandlane.local.apiserver.kinds.access import record_requester
-from sandlane.local.apiserver.kinds.field_errors import FieldError
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
+from sandlane.local.apiserver.kinds.pod_doors import DOORS, check_pod_status, door_faults, through_door
+from sandlane.local.apiserver.kinds.pods import tolerate_for_a_while
 from sandlane.local.apiserver.kinds.services import AddressError, AddressPool, addresses_of
 from sandlane.local.apiserver.limits import Limits
 from sandlane.local.apiserver.managed_fields import managers
@@ -46,15 +48,29 @@ from sandlane.local.apiserver.wire.conform import DecodeError
 log = structlog.get_logger(__name__)
 
 ATTEMPTS = 30
-POD_ACTIONS = ("binding", "ephemeralcontainers", "resize")
 NAMESPACES: StorageKey = ("", "namespaces")
 PODS: StorageKey = ("", "pods")
 SIGNING_REQUESTS: StorageKey = ("certificates.k8s.io", "certificatesigningrequests")
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How admission sees a write through a subresource that has a kind of its own: the kind, what becomes of an object for it,
+    and what of the shown object (changed by a webhook, perhaps) goes back into the object.
+    """
+
+    group: str
+    version: str
+    kind: str
+    show: Callable[[Object], Object] | None = None
+    take: Callable[[Object, Object], None] | None = None
+
+
 @dataclass
 class Write:
-    """What is known of one write: who, what for, and the warnings that go with the answer."""
+    """What is known of one write: who, what for, and the warnings that go with the answer. `one_of_many`: its name is not known to
+    admission.
+    """
 
     type_: ResourceType
     namespace: str
@@ -67,6 +83,8 @@ class Write:
     user: Any = None
     warnings: list[str] = field(default_factory=list)
     options: Object = field(default_factory=dict)
+    seen: Seen | None = None
+    one_of_many: bool = False
 
 
 Compute = Callable[[Object], Awaitable[Object]]
@@ -107,10 +125,6 @@ class Writer:
         write.name = write.name or obj["metadata"].get("name", "")
         self.require_namespace(write)
         self.require_alive(write)
-        meta.prepare_create(obj, self.clock.now(), self.rng)
-        write.warnings += meta.without_repeated_owners(obj)
-        name = obj["metadata"].get("name", "")
-        write.name = write.name or name
         type_.strategy.default(obj)
         if write.verb != "apply":
             await self._track(write, None, obj)
@@ -118,6 +132,9 @@ class Writer:
         if write.user is not None:
             self.limits.prioritize(type_, obj)
         obj = await self._mutated(write, "CREATE", obj, None)
+        meta.prepare_create(obj, self.clock.now(), self.rng)
+        write.warnings += meta.without_repeated_owners(obj)
+        write.name = write.name or obj["metadata"].get("name", "")
         type_.strategy.prepare_create(obj, self)
         if type_.storage_key == SIGNING_REQUESTS and write.user is not None:
             record_requester(obj, write.user)
@@ -168,26 +185,35 @@ class Writer:
 
     async def _update(self, write: Write, key: Key, stored: Stored, old: Object, new: Object) -> Object:
         type_ = write.type_
-        meta.prepare_update(type_, new, old)
-        if write.subresource == "status":
-            new = meta.with_status(type_, old, new)
-        elif write.subresource == "finalize":
-            new["status"] = copy_json(old.get("status") or {})
-        elif write.subresource not in ("", "scale", "approval", *POD_ACTIONS):
-            raise bad_request(f"{write.subresource} cannot be changed")
-        write.warnings += meta.without_repeated_owners(new)
+        metadata = new["metadata"]
+        if write.namespace:
+            metadata.setdefault("namespace", write.namespace)
+        if write.verb in ("patch", "apply"):
+            metadata["resourceVersion"] = old["metadata"].get("resourceVersion")
         type_.strategy.default(new)
         if write.verb != "apply":
-            await self._track(write, old, new)
-        new = await self._mutated(write, "UPDATE", new, old)
+            prepared = self._prepared(write, new, old)
+            await self._track(write, old, prepared)
+            if (tracked := prepared["metadata"].get("managedFields")) is not None:
+                metadata["managedFields"] = tracked
+            else:
+                metadata.pop("managedFields", None)
+        if write.subresource == "" and type_.storage_key == PODS:
+            tolerate_for_a_while(new)
+        new = self._prepared(write, await self._mutated(write, "UPDATE", new, old), old)
+        write.warnings += meta.without_repeated_owners(new)
         if write.subresource in ("", "scale"):
             type_.strategy.prepare_update(new, old, self)
         elif write.subresource == "status":
             self._keep_generation(new, old)
         errors = meta.check_update(new, old)
-        if write.subresource in POD_ACTIONS:  # they change what an update of a Pod may not
-            errors += type_.strategy.validate_create(new)
-        else:
+        if write.subresource in DOORS:
+            errors += door_faults(write.subresource, new, old)
+        elif write.subresource == "status" and type_.storage_key == PODS:
+            faults = Faults()
+            check_pod_status(faults, new, old)
+            errors += faults.errors
+        elif write.subresource != "binding":
             errors += type_.strategy.validate_update(new, old)
         self._refuse(type_, new, errors)
         unchanged = type_.strategy.has_generation and new["metadata"].get("generation") == old["metadata"].get(
@@ -200,7 +226,6 @@ class Writer:
         await self.admission.validate(write, "UPDATE", new, old)
         if write.subresource in ("", "resize") and not new["metadata"].get("deletionTimestamp"):
             self.limits.check(type_, new, old, write.namespace)
-        new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")
         if meta.is_gone(type_, new):
             gone = await self._remove(write, key, copy_json(old), stored.version)  # watchers see it as it was
             new["metadata"]["resourceVersion"] = gone["metadata"]["resourceVersion"]
@@ -208,6 +233,22 @@ class Writer:
         if managers.same_but_times(new, old) and stored_form.is_current(type_, stored.data):
             return old
         return await self._put(write, key, new, stored.version)
+
+    @staticmethod
+    def _prepared(write: Write, new: Object, old: Object) -> Object:
+        """A shallow copy of a new object with what this door cannot change put back. Raises `StatusError`."""
+        new = {**new, "metadata": dict(new["metadata"])}
+        meta.prepare_update(write.type_, new, old)
+        new["metadata"]["resourceVersion"] = old["metadata"].get("resourceVersion")
+        if write.subresource == "status":
+            return meta.with_status(write.type_, old, new)
+        if write.subresource == "finalize":
+            new["status"] = copy_json(old.get("status") or {})
+        elif write.subresource in DOORS:
+            return through_door(write.subresource, new, old)
+        elif write.subresource not in ("", "scale", "approval", "binding"):
+            raise bad_request(f"{write.subresource} cannot be changed")
+        return new
 
     @staticmethod
     def _keep_generation(new: Object, old: Object) -> None:

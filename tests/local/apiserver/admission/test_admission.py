@@ -153,7 +153,7 @@ async def test_who_is_asked(hooks: Hooks, more: Object, asked: bool) -> None:
         (["*/*"], ["*"], True),
         (["secrets"], ["*"], False),
         (["configmaps/status"], ["*"], False),
-        (["configmaps/*"], ["*"], False),
+        (["configmaps/*"], ["*"], True),
         (["configmaps"], ["UPDATE", "DELETE"], False),
     ],
 )

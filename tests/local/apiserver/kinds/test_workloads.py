@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sandlane.kube.patch.values import copy_json
+from sandlane.local.apiserver.kinds.pods import tolerate_for_a_while
 
 TEMPLATE = {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "main", "image": "i:1"}]}}
 SPEC = {"selector": {"matchLabels": {"app": "d"}}, "template": TEMPLATE}
@@ -105,11 +106,12 @@ def test_containers_are_there_and_unique(server: Any, make: Any) -> None:
 
 
 def test_pod_is_prepared(server: Any, make: Any) -> None:
-    """A Pod gets its account, tolerations, priority, phase and QoS class; requests follow limits."""
+    """A Pod gets its account, priority, phase and QoS class, and tolerations before admission; requests follow limits."""
     limits = {"cpu": "100m", "memory": "64Mi"}
     containers = [{"name": "a", "image": "i:latest", "resources": {"limits": limits}}]
     pod = server.create(make("v1", "Pod", spec={"containers": containers}, status={"phase": "Running"}))
     assert pod["spec"]["serviceAccountName"] == "default"
+    tolerate_for_a_while(pod)
     assert [each["key"] for each in pod["spec"]["tolerations"]] == [
         "node.kubernetes.io/not-ready",
         "node.kubernetes.io/unreachable",

@@ -23,7 +23,7 @@ EXEMPT_GROUP = "admissionregistration.k8s.io"
 
 @dataclass(frozen=True)
 class Attributes:
-    """A write: `operation` is CREATE, UPDATE or DELETE; `new` or `old` is None where there is none."""
+    """A write: `operation` is CREATE, UPDATE, DELETE or CONNECT; `new` or `old` is None where there is none."""
 
     write: Write
     operation: str
@@ -36,12 +36,27 @@ class Attributes:
         return self.write.type_
 
     @property
+    def kind(self) -> dict[str, str]:
+        """The group, version and kind of the objects."""
+        what = self.write.seen or self.type_.resource
+        return {"group": what.group, "version": what.version, "kind": what.kind}
+
+    @property
+    def namespace(self) -> str:
+        """Where it is written; a Namespace counts as in itself."""
+        return self.name if self.type_.storage_key == ("", "namespaces") else self.write.namespace
+
+    @property
     def name(self) -> str:
-        """The object's name; empty while it is to be generated."""
+        """The object's name; empty while it is to be generated, and where many are deleted at once."""
+        if self.write.one_of_many:
+            return ""
         return str(self.write.name or (self.new or {}).get("metadata", {}).get("name", ""))
 
-    def options(self) -> Object:
+    def options(self) -> Object | None:
         """The options of the operation."""
+        if self.operation == "CONNECT":
+            return None
         options: Object = {"kind": f"{self.operation.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
         if self.write.dry_run:
             options["dryRun"] = ["All"]
@@ -120,4 +135,4 @@ def _fits(rule: Object, at: Attributes, type_: ResourceType) -> bool:
 
 def _names(pattern: str, plural: str, subresource: str) -> bool:
     name, _, sub = pattern.partition("/")
-    return name in ("*", plural) and (sub == subresource or (sub == "*" and (subresource != "" or name == "*")))
+    return name in ("*", plural) and sub in ("*", subresource)

@@ -40,7 +40,13 @@ class AdmissionChain:
         """The object as mutating webhooks leave it. Raises `StatusError`."""
         if write.user is None or not self._webhooks.any_mutating():
             return new
-        return await self._webhooks.mutate(Attributes(write, operation, new, old))
+        if write.seen is None or write.seen.show is None or new is None or old is None:
+            return await self._webhooks.mutate(Attributes(write, operation, new, old))
+        shown = write.seen.show(new)
+        made = await self._webhooks.mutate(Attributes(write, operation, shown, write.seen.show(old)))
+        if made is not None and made is not shown and write.seen.take is not None:
+            write.seen.take(made, new)
+        return new
 
     async def validate(self, write: Write, operation: str, new: Object | None, old: Object | None) -> None:
         """Raises `StatusError` when somebody refuses."""
@@ -50,6 +56,8 @@ class AdmissionChain:
             check(write, new, old)
         if not (self._policies.any() or self._webhooks.any_validating()):
             return
+        if write.seen is not None and write.seen.show is not None:
+            new, old = (each and write.seen.show(each) for each in (new, old))
         attributes = Attributes(write, operation, new, old)
         await self._policies.validate(attributes)
         await self._webhooks.validate(attributes)

@@ -56,7 +56,7 @@ def authorizer_of(at: Attributes, rbac: Rbac) -> Authorizer:
 def scope_of(at: Attributes, rbac: Rbac, namespace: Object | None = None) -> dict[str, Any]:
     """`object`, `oldObject`, `request`, `authorizer` and `namespaceObject` for a write."""
     resource = at.type_.resource
-    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    kind = at.kind
     named = {"group": resource.group, "version": resource.version, "resource": resource.plural}
     request = {
         "kind": kind,
@@ -66,7 +66,7 @@ def scope_of(at: Attributes, rbac: Rbac, namespace: Object | None = None) -> dic
         "requestResource": named,
         "requestSubResource": at.write.subresource,
         "name": at.name,
-        "namespace": at.write.namespace,
+        "namespace": at.namespace,
         "operation": at.operation,
         "userInfo": user_info(at.write.user),
         "dryRun": at.write.dry_run,

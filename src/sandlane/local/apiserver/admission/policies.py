@@ -139,7 +139,7 @@ class Policies:
     async def _scope(self, at: Attributes, type_: ResourceType) -> dict[str, Any]:
         """What expressions see of a write, in the version of the rule that it matches."""
         scope = scope_of(at, self._rbac, self._matcher.namespace(at))
-        if type_ is not at.type_:
+        if type_ is not at.type_ and at.write.seen is None:
             resource = type_.resource
             kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
             named = {"group": resource.group, "version": resource.version, "resource": resource.plural}

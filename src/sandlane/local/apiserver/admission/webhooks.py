@@ -127,7 +127,8 @@ class Webhooks:
             return at
         if not patch or at.new is None:
             return at
-        shown = await translate(at.new, at.type_, call.type_)
+        wanted = at.type_ if at.write.seen else call.type_
+        shown = await translate(at.new, at.type_, wanted)
         try:
             made = json_patch(shown, patch)
         except PatchError as error:
@@ -137,7 +138,7 @@ class Webhooks:
             raise internal(f'admission webhook "{name}": its patch leaves no object')
         if equal_json(made, shown):
             return at
-        return replace(at, new=await translate(made, call.type_, at.type_))
+        return replace(at, new=await translate(made, wanted, at.type_))
 
     async def _outcome(self, call: Call, at: Attributes) -> StatusError | None:
         try:
@@ -172,18 +173,20 @@ class Webhooks:
 
     async def _request(self, call: Call, at: Attributes) -> Object:
         resource, asked = call.type_.resource, at.type_.resource
+        wanted = at.type_ if at.write.seen else call.type_
+        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
         request: Object = {
             "uid": new_uid(self._rng),
-            "kind": {"group": resource.group, "version": resource.version, "kind": resource.kind},
+            "kind": at.kind if at.write.seen else kind,
             "resource": {"group": resource.group, "version": resource.version, "resource": resource.plural},
-            "requestKind": {"group": asked.group, "version": asked.version, "kind": asked.kind},
+            "requestKind": at.kind,
             "requestResource": {"group": asked.group, "version": asked.version, "resource": asked.plural},
             "name": at.name,
-            "namespace": at.write.namespace,
+            "namespace": at.namespace,
             "operation": at.operation,
             "userInfo": user_info(at.write.user),
-            "object": await translate(at.new, at.type_, call.type_) if at.new is not None else None,
-            "oldObject": await translate(at.old, at.type_, call.type_) if at.old is not None else None,
+            "object": await translate(at.new, at.type_, wanted) if at.new is not None else None,
+            "oldObject": await translate(at.old, at.type_, wanted) if at.old is not None else None,
             "dryRun": at.write.dry_run,
             "options": at.options(),
         }

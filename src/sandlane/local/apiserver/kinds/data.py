@@ -9,6 +9,7 @@ from sandlane.kube.quantity import canonical_quantity, parse_quantity
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import check_finalizer, check_selector
+from sandlane.local.apiserver.kinds.volume_rules import check_claim_spec
 
 
 def _unset(target: Object, key: str, value: Any) -> None:
@@ -23,6 +24,7 @@ def prepare_namespace(obj: Object) -> None:
     if "kubernetes" not in finalizers:
         finalizers.append("kubernetes")
     obj["status"] = {"phase": "Active"}
+    default_namespace(obj)  # the name may have been generated only now
 
 
 def default_namespace(obj: Object) -> None:
@@ -62,22 +64,7 @@ def prepare_claim(obj: Object) -> None:
 
 def check_claim(faults: Faults, obj: Object) -> None:
     """A PersistentVolumeClaim's spec."""
-    spec = obj["spec"]
-    modes = spec.get("accessModes") or []
-    if not modes:
-        faults.required("spec.accessModes", "at least 1 access mode is required")
-    for mode in modes:
-        faults.one_of(
-            "spec.accessModes",
-            mode,
-            ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"),
-            required=True,
-        )
-    requests = (spec.get("resources") or {}).get("requests") or {}
-    if "storage" not in requests:
-        faults.required("spec.resources[storage]")
-    elif parse_quantity(requests["storage"]) <= 0:
-        faults.invalid("spec.resources[storage]", requests["storage"], "must be greater than zero")
+    check_claim_spec(faults, obj["spec"], "spec")
 
 
 def check_claim_update(faults: Faults, new: Object, old: Object) -> None:

@@ -127,9 +127,9 @@ class Faults:
         """A value over its limit in bytes."""
         self.errors.append(too_long(field, limit))
 
-    def not_found(self, field: str, value: Any) -> None:
+    def not_found(self, field: str, value: Any, detail: str = "") -> None:
         """A value that refers to something that is not there."""
-        self.errors.append(FieldError("FieldValueNotFound", field, value))
+        self.errors.append(FieldError("FieldValueNotFound", field, value, detail))
 
     def immutable(self, field: str, value: Any, *, same: bool) -> None:
         """A field that may not change, unless it is the same."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults
-from sandlane.local.apiserver.kinds.names import check_selector, label_value, qualified_name
+from sandlane.local.apiserver.kinds.names import check_selector, dns_label, label_value, qualified_name
 
 _REQUIRED, _PREFERRED = (
     "requiredDuringSchedulingIgnoredDuringExecution",
@@ -15,8 +15,8 @@ _REQUIRED, _PREFERRED = (
 _NODE_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
 
-def check_placement(faults: Faults, spec: Object, field: str) -> None:
-    """A pod spec's affinity and topology spread."""
+def check_affinity(faults: Faults, spec: Object, field: str) -> None:
+    """A pod spec's affinity."""
     affinity = spec.get("affinity") or {}
     at = f"{field}.affinity"
     if affinity.get("nodeAffinity"):
@@ -24,9 +24,14 @@ def check_placement(faults: Faults, spec: Object, field: str) -> None:
     for kind in ("podAffinity", "podAntiAffinity"):
         if affinity.get(kind):
             _check_pods(faults, affinity[kind], f"{at}.{kind}")
-    pairs: list[tuple[Any, Any]] = []
-    for index, spread in enumerate(spec.get("topologySpreadConstraints") or []):
-        _check_spread(faults, spread, f"{field}.topologySpreadConstraints[{index}]", pairs)
+
+
+def check_spread(faults: Faults, spec: Object, field: str) -> None:
+    """A pod spec's topology spread."""
+    spreads = spec.get("topologySpreadConstraints") or []
+    pairs = [(each.get("topologyKey", ""), each.get("whenUnsatisfiable", "")) for each in spreads]
+    for index, spread in enumerate(spreads):
+        _check_spread(faults, spread, f"{field}.topologySpreadConstraints[{index}]", pairs[index + 1 :])
 
 
 def _check_nodes(faults: Faults, affinity: Object, at: str) -> None:
@@ -68,6 +73,15 @@ def _check_node_term(faults: Faults, term: Object, at: str) -> None:
         for place, value in enumerate(values if operator not in ("Gt", "Lt") else ()):
             for detail in label_value(value):
                 faults.invalid(f"{where}.values[{place}]", value, detail)
+    for index, requirement in enumerate(term.get("matchFields") or []):
+        where, values = f"{at}.matchFields[{index}]", requirement.get("values") or []
+        if requirement.get("operator") not in ("In", "NotIn"):
+            faults.invalid(f"{where}.operator", requirement.get("operator", ""), "not a valid selector operator")
+        elif len(values) != 1:
+            text = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector"
+            faults.required(f"{where}.values", text)
+        if requirement.get("key") != "metadata.name":
+            faults.invalid(f"{where}.key", requirement.get("key", ""), "not a valid field selector key")
 
 
 def _check_pods(faults: Faults, affinity: Object, at: str) -> None:
@@ -82,6 +96,11 @@ def _check_pods(faults: Faults, affinity: Object, at: str) -> None:
 def _check_pod_term(faults: Faults, term: Object, at: str) -> None:
     check_selector(faults, term.get("labelSelector"), f"{at}.labelSelector")
     check_selector(faults, term.get("namespaceSelector"), f"{at}.namespaceSelector")
+    for name in term.get("namespaces") or []:
+        for detail in dns_label(name):
+            faults.invalid(f"{at}.namespace", name, detail)
+    if term.get("labelSelector") is None and term.get("matchLabelKeys"):
+        faults.forbidden(f"{at}.matchLabelKeys", "must not be specified when labelSelector is not set")
     if not term.get("topologyKey"):
         faults.required(f"{at}.topologyKey", "can not be empty")
     for detail in qualified_name(term.get("topologyKey", "")):
@@ -99,5 +118,15 @@ def _check_spread(faults: Faults, spread: Object, at: str, pairs: list[tuple[Any
     pair = spread.get("topologyKey", ""), spread.get("whenUnsatisfiable", "")
     if pair in pairs:
         faults.duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{pair[0]}, {pair[1]}}}")
-    pairs.append(pair)
+    least = spread.get("minDomains")
+    if least is not None and least <= 0:
+        faults.invalid(f"{at}.minDomains", least, "must be greater than zero")
+    elif least is not None and spread.get("whenUnsatisfiable") == "ScheduleAnyway":
+        text = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway"
+        faults.invalid(f"{at}.minDomains", least, text)
+    for key in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
+        faults.one_of(f"{at}.{key}", spread.get(key), ("Honor", "Ignore"))
+    for index, key in enumerate(spread.get("matchLabelKeys") or []):
+        for detail in qualified_name(key):
+            faults.invalid(f"{at}.matchLabelKeys[{index}]", key, detail)
     check_selector(faults, spread.get("labelSelector"), f"{at}.labelSelector")

@@ -4,38 +4,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from sandlane.kube.patch.values import copy_json, equal_json
-from sandlane.kube.quantity import parse_quantity
 from sandlane.kube.resource import Object
+from sandlane.local.apiserver.kinds.container_rules import Surroundings, check_container
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import (
     BAD_ADDRESS,
     NameRule,
     check_annotations,
     check_labels,
-    config_key,
     dns_label,
-    env_name,
     is_address,
-    port_name,
-    port_number,
+    label_value,
+    qualified_name,
     subdomain,
 )
-from sandlane.local.apiserver.kinds.placement import check_placement
+from sandlane.local.apiserver.kinds.placement import check_affinity, check_spread
 from sandlane.local.apiserver.kinds.pods import all_containers
+from sandlane.local.apiserver.kinds.resource_rules import check_resources
+from sandlane.local.apiserver.kinds.security_rules import check_apparmor, check_apparmor_agrees, check_pod_security
+from sandlane.local.apiserver.kinds.volume_rules import check_volumes
 
-_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_PROTOCOLS = ("SCTP", "TCP", "UDP")
 _RESTART = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
-_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+_SEARCH = re.compile(r"_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*")
+_BAD_SEARCH = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end "
+    "with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')"
+)
+_LINUX_ONLY = (
+    "appArmorProfile",
+    "seLinuxOptions",
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "seccompProfile",
+    "sysctls",
+    "runAsUser",
+    "runAsGroup",
+    "supplementalGroups",
+    "supplementalGroupsPolicy",
+)
 _PLACES = ("containers", "initContainers", "ephemeralContainers")
-_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
-_CONTEXT = (
-    "capabilities privileged SELinuxOptions windowsOptions runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem "
-    "allowPrivilegeEscalation procMount seccompProfile appArmorProfile"
+_NOT_FOR_EPHEMERAL = (
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "resources",
+    "resizePolicy",
 )
 _MUTABLE_TEXT = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -46,13 +65,30 @@ _MUTABLE_TEXT = (
 
 def check_pod(faults: Faults, obj: Object) -> None:
     """A Pod."""
+    check_apparmor(faults, obj)
     check_pod_spec(faults, obj["spec"], "spec")
+    check_apparmor_agrees(faults, obj)
     if obj["spec"].get("schedulingGates") and obj["spec"].get("nodeName"):
         faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
-    config = obj["spec"].get("dnsConfig") or {}
-    for index, address in enumerate(config.get("nameservers") or []):
-        if not is_address(address):
-            faults.invalid(f"spec.dnsConfig.nameservers[{index}]", address, BAD_ADDRESS)
+    check_ephemeral_containers(faults, obj["spec"])
+
+
+def check_new_pod(faults: Faults, obj: Object) -> None:
+    """What a Pod cannot have yet."""
+    if obj["spec"].get("ephemeralContainers"):
+        faults.forbidden("spec.ephemeralContainers", "cannot be set on create")
+
+
+def check_ephemeral_containers(faults: Faults, spec: Object) -> None:
+    """What an ephemeral container may have."""
+    names = {each.get("name") for place in ("containers", "initContainers") for each in spec.get(place) or []}
+    for index, container in enumerate(spec.get("ephemeralContainers") or []):
+        at, target = f"spec.ephemeralContainers[{index}]", container.get("targetContainerName")
+        if target and target not in names:
+            faults.not_found(f"{at}.targetContainerName", target)
+        for key in _NOT_FOR_EPHEMERAL:
+            if container.get(key) or (key == "lifecycle" and key in container):
+                faults.forbidden(f"{at}.{key}", "cannot be set for an Ephemeral Container")
 
 
 def check_template(faults: Faults, template: Object, field: str, claimed: Iterable[str] = ()) -> None:
@@ -67,28 +103,107 @@ def check_template(faults: Faults, template: Object, field: str, claimed: Iterab
 
 def check_pod_spec(faults: Faults, spec: Object, field: str, claimed: Iterable[str] = ()) -> None:
     """A pod spec."""
-    volumes = _check_volumes(faults, spec.get("volumes") or [], f"{field}.volumes") | set(claimed)
+    around = Surroundings(spec, check_volumes(faults, spec.get("volumes") or [], f"{field}.volumes") | set(claimed))
     if not spec.get("containers"):
         faults.required(f"{field}.containers")
-    seen: set[str] = set()
     for path, container in sorted(all_containers(spec), key=lambda each: _PLACES.index(each[0].partition("[")[0])):
-        _check_container(faults, container, f"{field}.{path}", volumes, seen)
+        check_container(faults, container, f"{field}.{path}", around)
     faults.one_of(f"{field}.restartPolicy", spec.get("restartPolicy"), _RESTART, required=True)
     faults.one_of(f"{field}.dnsPolicy", spec.get("dnsPolicy"), _DNS, required=True)
     check_labels(faults, spec.get("nodeSelector"), f"{field}.nodeSelector")
-    _check_ids(faults, spec.get("securityContext") or {}, f"{field}.securityContext")
-    check_placement(faults, spec, field)
+    check_pod_security(faults, spec, field)
+    check_affinity(faults, spec, field)
+    _check_dns(faults, spec, f"{field}.dnsConfig")
+    _check_gates(faults, spec, field)
+    check_spread(faults, spec, field)
+    _check_claims(faults, spec.get("resourceClaims") or [], f"{field}.resourceClaims")
     for key in ("serviceAccountName", "nodeName"):
         _check_name(faults, spec, key, field, subdomain)
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline < 1 << 31:
         faults.invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
     for key in ("hostname", "subdomain"):
-        _check_name(faults, spec, key, field, dns_label)
+        _check_name(faults, spec, key, field, _one_label)
+    if spec.get("hostnameOverride") and spec.get("hostNetwork"):
+        faults.forbidden(f"{field}.hostnameOverride", "may not be specified when hostNetwork is true")
     _check_tolerations(faults, spec.get("tolerations") or [], f"{field}.tolerations")
     _check_aliases(faults, spec.get("hostAliases") or [], f"{field}.hostAliases")
     for key in ("priorityClassName", "runtimeClassName"):
         _check_name(faults, spec, key, field, subdomain)
+    if spec.get("overhead"):
+        check_resources(faults, {"limits": spec["overhead"]}, f"{field}.overhead", [])
+    _check_system(faults, spec, field)
+
+
+def _one_label(name: str) -> list[str]:
+    return ["must not contain dots"] if "." in name else dns_label(name)
+
+
+def _check_dns(faults: Faults, spec: Object, at: str) -> None:
+    config = spec.get("dnsConfig")
+    if spec.get("dnsPolicy") == "None":
+        if config is None:
+            faults.required(at, "must provide `dnsConfig` when `dnsPolicy` is None")
+            return
+        if not config.get("nameservers"):
+            text = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+            faults.required(f"{at}.nameservers", text)
+            return
+    config = config or {}
+    servers, searches = config.get("nameservers") or [], config.get("searches") or []
+    if len(servers) > 3:
+        faults.invalid(f"{at}.nameservers", servers, "must not have more than 3 nameservers")
+    for index, address in enumerate(servers):
+        if not is_address(address):
+            faults.invalid(f"{at}.nameservers[{index}]", address, BAD_ADDRESS)
+    if len(searches) > 32:
+        faults.invalid(f"{at}.searches", searches, "must not have more than 32 search paths")
+    if len(" ".join(searches)) > 2048:
+        text = "must not have more than 2048 characters (including spaces) in the search list"
+        faults.invalid(f"{at}.searches", searches, text)
+    for index, search in enumerate(searches):
+        if search != "." and not _SEARCH.fullmatch(search.removesuffix(".")):
+            faults.invalid(f"{at}.searches[{index}]", search, _BAD_SEARCH)
+    for index, option in enumerate(config.get("options") or []):
+        if not option.get("name"):
+            faults.required(f"{at}.options[{index}]", "must not be empty")
+
+
+def _check_gates(faults: Faults, spec: Object, field: str) -> None:
+    for index, gate in enumerate(spec.get("readinessGates") or []):
+        kind = gate.get("conditionType", "")
+        for detail in qualified_name(kind):
+            faults.invalid(f"{field}.readinessGates[{index}].conditionType", kind, detail)
+    seen: set[str] = set()
+    for index, gate in enumerate(spec.get("schedulingGates") or []):
+        at, name = f"{field}.schedulingGates[{index}]", gate.get("name", "")
+        for detail in qualified_name(name):
+            faults.invalid(at, name, detail)
+        if name in seen:
+            faults.duplicate(at, name)
+        seen.add(name)
+
+
+def _check_claims(faults: Faults, claims: list[Object], at: str) -> None:
+    for index, claim in enumerate(claims):
+        if not claim.get("resourceClaimName") and not claim.get("resourceClaimTemplateName"):
+            text = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            shown = go_struct(claim, "name resourceClaimName resourceClaimTemplateName")
+            faults.invalid(f"{at}[{index}]", shown, text)
+
+
+def _check_system(faults: Faults, spec: Object, field: str) -> None:
+    if spec.get("os") is None:
+        return
+    name, context = spec["os"].get("name", ""), spec.get("securityContext") or {}
+    faults.one_of(f"{field}.os", name, ("linux", "windows"), required=True)
+    if name == "windows":
+        for key in _LINUX_ONLY:
+            if context.get(key) is not None:
+                faults.forbidden(f"{field}.securityContext.{key}", "cannot be set for a windows pod")
+    elif name == "linux" and context.get("windowsOptions") is not None:
+        text = "windows options cannot be set for a linux pod"
+        faults.forbidden(f"{field}.securityContext.windowsOptions", text)
 
 
 def _check_name(faults: Faults, spec: Object, key: str, field: str, rule: NameRule) -> None:
@@ -106,17 +221,18 @@ def _check_aliases(faults: Faults, aliases: list[Object], field: str) -> None:
                 faults.invalid(f"{field}[{index}].hostnames[{place}]", name, detail)
 
 
-def _check_ids(faults: Faults, context: Object, at: str) -> None:
-    for key in ("runAsUser", "runAsGroup", "fsGroup"):
-        value = context.get(key)
-        if value is not None and not 0 <= value < 1 << 31:
-            faults.invalid(f"{at}.{key}", value, "must be between 0 and 2147483647, inclusive")
-
-
 def _check_tolerations(faults: Faults, tolerations: list[Object], field: str) -> None:
     for index, toleration in enumerate(tolerations):
         at = f"{field}[{index}]"
         operator, effect = toleration.get("operator", ""), toleration.get("effect", "")
+        for detail in qualified_name(toleration["key"]) if toleration.get("key") else ():
+            faults.invalid(f"{at}.key", toleration["key"], detail)
+        if toleration.get("tolerationSeconds") is not None and effect != "NoExecute":
+            text = "effect must be 'NoExecute' when `tolerationSeconds` is set"
+            faults.invalid(f"{at}.effect", effect, text)
+        if operator in ("", "Equal"):
+            for detail in label_value(toleration.get("value", "")):
+                faults.invalid(f"{at}.operator", toleration["value"], detail)
         if not toleration.get("key") and operator != "Exists":
             faults.invalid(
                 f"{at}.operator",
@@ -126,223 +242,9 @@ def _check_tolerations(faults: Faults, tolerations: list[Object], field: str) ->
         if operator == "Exists" and toleration.get("value"):
             faults.invalid(f"{at}.operator", toleration["value"], "value must be empty when `operator` is 'Exists'")
         if operator not in ("", "Equal", "Exists"):
-            faults.not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
+            more = ("Lt", "Gt") if operator in ("Lt", "Gt") else ()  # they are known, but not switched on
+            faults.not_supported(f"{at}.operator", operator, ("Equal", "Exists", *more))
         faults.one_of(f"{at}.effect", effect, ("NoExecute", "NoSchedule", "PreferNoSchedule"))
-
-
-def _check_volumes(faults: Faults, volumes: list[Object], field: str) -> set[str]:
-    names: set[str] = set()
-    for index, volume in enumerate(volumes):
-        at, name = f"{field}[{index}]", volume.get("name", "")
-        sources = [key for key in volume if key != "name"]
-        for extra in sources[1:]:
-            faults.forbidden(f"{at}.{extra}", "may not specify more than 1 volume type")
-        if not sources:
-            faults.required(at, "must specify a volume type")
-        if not name:
-            faults.required(f"{at}.name")
-        else:
-            for detail in dns_label(name):
-                faults.invalid(f"{at}.name", name, detail)
-        if name in names:
-            faults.duplicate(f"{at}.name", name)
-        names.add(name)
-        for source, key in (("secret", "secretName"), ("persistentVolumeClaim", "claimName"), ("hostPath", "path")):
-            if source in volume and not volume[source].get(key):
-                faults.required(f"{at}.{source}.{key}")
-        if "configMap" in volume and not volume["configMap"].get("name"):
-            faults.required(f"{at}.configMap.name")
-    return names
-
-
-def _check_container(faults: Faults, container: Object, at: str, volumes: set[str], seen: set[str]) -> None:
-    name = container.get("name", "")
-    if not name:
-        faults.required(f"{at}.name")
-    else:
-        for detail in dns_label(name):
-            faults.invalid(f"{at}.name", name, detail)
-    image = container.get("image", "")
-    if not image:
-        faults.required(f"{at}.image")
-    elif image != image.strip():
-        faults.invalid(f"{at}.image", image, "must not have leading or trailing whitespace")
-    policies = ("FallbackToLogsOnError", "File")
-    faults.one_of(f"{at}.terminationMessagePolicy", container.get("terminationMessagePolicy"), policies, required=True)
-    _check_ports(faults, container.get("ports") or [], f"{at}.ports")
-    _check_env(faults, container, at)
-    mounts: set[str] = set()
-    for index, mount in enumerate(container.get("volumeMounts") or []):
-        where = f"{at}.volumeMounts[{index}]"
-        if not mount.get("name"):
-            faults.required(f"{where}.name")
-        elif mount["name"] not in volumes:
-            faults.not_found(f"{where}.name", mount["name"])
-        path = mount.get("mountPath", "")
-        if not path:
-            faults.required(f"{where}.mountPath")
-        if path in mounts:
-            faults.invalid(f"{where}.mountPath", path, "must be unique")
-        mounts.add(path)
-    faults.one_of(f"{at}.imagePullPolicy", container.get("imagePullPolicy"), _PULL_POLICIES, required=True)
-    _check_resources(faults, container.get("resources") or {}, f"{at}.resources")
-    _check_privileges(faults, container.get("securityContext") or {}, f"{at}.securityContext")
-    if name and name in seen:
-        faults.duplicate(f"{at}.name", name)
-    seen.add(name)
-    _check_life(faults, container, at)
-
-
-def _check_life(faults: Faults, container: Object, at: str) -> None:
-    """Hooks and probes; init containers that end have none."""
-    ends = ".initContainers[" in at and container.get("restartPolicy") != "Always"
-    for key in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
-        if container.get(key) is None:
-            continue
-        if ends:
-            faults.forbidden(f"{at}.{key}", "may not be set for init containers without restartPolicy=Always")
-        elif key == "lifecycle":
-            for hook in ("postStart", "preStop"):
-                if container[key].get(hook) is not None:
-                    _check_handler(faults, container[key][hook], f"{at}.{key}.{hook}")
-        else:
-            _check_probe(faults, container[key], f"{at}.{key}", readiness=key == "readinessProbe")
-
-
-def _check_privileges(faults: Faults, context: Object, at: str) -> None:
-    _check_ids(faults, context, at)
-    if context.get("allowPrivilegeEscalation") is False:
-        text = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
-        if context.get("privileged"):
-            faults.invalid(at, go_struct(context, _CONTEXT), text)
-        if "CAP_SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
-            text = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
-            faults.invalid(at, go_struct(context, _CONTEXT), text)
-
-
-def _check_ports(faults: Faults, ports: list[Object], field: str) -> None:
-    names: set[str] = set()
-    for index, port in enumerate(ports):
-        at, name = f"{field}[{index}]", port.get("name", "")
-        if name:
-            for detail in port_name(name):
-                faults.invalid(f"{at}.name", name, detail)
-            if name in names:
-                faults.duplicate(f"{at}.name", name)
-            names.add(name)
-        if not port.get("containerPort"):
-            faults.required(f"{at}.containerPort")
-        else:
-            for detail in port_number(port["containerPort"]):
-                faults.invalid(f"{at}.containerPort", port["containerPort"], detail)
-        if port.get("hostPort"):
-            for detail in port_number(port["hostPort"]):
-                faults.invalid(f"{at}.hostPort", port["hostPort"], detail)
-        faults.one_of(f"{at}.protocol", port.get("protocol"), _PROTOCOLS, required=True)
-
-
-def _check_env(faults: Faults, container: Object, at: str) -> None:
-    for index, variable in enumerate(container.get("env") or []):
-        where, name = f"{at}.env[{index}]", variable.get("name", "")
-        if not name:
-            faults.required(f"{where}.name")
-        else:
-            for detail in env_name(name):
-                faults.invalid(f"{where}.name", name, detail)
-        source = variable.get("valueFrom")
-        if source is None:
-            continue
-        if variable.get("value"):
-            faults.invalid(f"{where}.valueFrom", "", "may not be specified when `value` is not empty")
-        if len(source) != 1:
-            text = (
-                "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
-            )
-            faults.invalid(
-                f"{where}.valueFrom", "", text if not source else "may not have more than one field specified at a time"
-            )
-        for kind in ("configMapKeyRef", "secretKeyRef"):
-            if kind in source:
-                if not source[kind].get("name"):
-                    faults.required(f"{where}.valueFrom.{kind}.name")
-                if not source[kind].get("key"):
-                    faults.required(f"{where}.valueFrom.{kind}.key")
-                else:
-                    for detail in config_key(source[kind]["key"]):
-                        faults.invalid(f"{where}.valueFrom.{kind}.key", source[kind]["key"], detail)
-        if "fieldRef" in source:
-            _check_field_path(faults, source["fieldRef"].get("fieldPath", ""), f"{where}.valueFrom.fieldRef.fieldPath")
-    for index, source in enumerate(container.get("envFrom") or []):
-        for kind in ("configMapRef", "secretRef"):
-            if kind in source and not source[kind].get("name"):
-                faults.required(f"{at}.envFrom[{index}].{kind}.name")
-        if not any(kind in source for kind in ("configMapRef", "secretRef")):
-            text = "must specify one of: `configMapRef` or `secretRef`"
-            faults.invalid(f"{at}.envFrom[{index}]", "", text)
-
-
-_FIELD_PATHS = (
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-)
-_OTHER_PATHS = ("metadata.annotations", "metadata.labels", "spec.host", "spec.restartPolicy", "spec.schedulerName")
-_SUBSCRIPT = re.compile(r"metadata\.(annotations|labels)\['[^']+'\]")
-
-
-def _check_field_path(faults: Faults, path: str, at: str) -> None:
-    """Which fields of a Pod its environment may know."""
-    if not path:
-        faults.required(at)
-    elif path in _OTHER_PATHS:
-        faults.not_supported(at, path, _FIELD_PATHS)
-    elif path not in _FIELD_PATHS and not _SUBSCRIPT.fullmatch(path):
-        faults.invalid(at, path, f"error converting fieldPath: field label not supported: {path}")
-
-
-def _check_probe(faults: Faults, probe: Object, at: str, *, readiness: bool) -> None:
-    _check_handler(faults, probe, at)
-    for key in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
-        faults.non_negative(f"{at}.{key}", probe.get(key))
-    if not readiness and probe.get("successThreshold", 1) != 1:
-        faults.invalid(f"{at}.successThreshold", probe["successThreshold"], "must be 1")
-
-
-def _check_handler(faults: Faults, probe: Object, at: str) -> None:
-    """What a probe or a hook does."""
-    handlers = [each for each in _HANDLERS if each in probe]
-    if not handlers:
-        faults.required(at, "must specify a handler type")
-    for extra in handlers[1:]:
-        faults.forbidden(f"{at}.{extra}", "may not specify more than 1 handler type")
-    for handler in ("httpGet", "tcpSocket", "grpc"):
-        if handler in probe:
-            port: Any = probe[handler].get("port", 0)
-            details = port_number(port) if isinstance(port, int) else port_name(port)
-            for detail in details:
-                faults.invalid(f"{at}.{handler}.port", port, detail)
-    if "exec" in probe and not probe["exec"].get("command"):
-        faults.required(f"{at}.exec.command")
-
-
-def _check_resources(faults: Faults, resources: Object, at: str) -> None:
-    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    for group, values in (("limits", limits), ("requests", requests)):
-        for name, text in values.items():
-            if "/" not in name and name not in _RESOURCES and not name.startswith("hugepages-"):
-                faults.invalid(f"{at}.{group}[{name}]", name, "must be a standard resource type or fully qualified")
-                faults.invalid(f"{at}.{group}[{name}]", name, "must be a standard resource for containers")
-            if parse_quantity(text) < 0:
-                faults.invalid(f"{at}.{group}[{name}]", text, "must be greater than or equal to 0")
-    for name, text in requests.items():
-        if name in limits and parse_quantity(text) > parse_quantity(limits[name]):
-            faults.invalid(f"{at}.requests", text, f"must be less than or equal to {name} limit of {limits[name]}")
 
 
 def check_pod_update(faults: Faults, new: Object, old: Object) -> None:
@@ -364,8 +266,20 @@ def check_pod_update(faults: Faults, new: Object, old: Object) -> None:
     grace = before.get("terminationGracePeriodSeconds")
     if grace is not None and grace < 0 and after.get("terminationGracePeriodSeconds") == 1:
         after["terminationGracePeriodSeconds"] = grace
-    before.pop("activeDeadlineSeconds", None)
-    after.pop("activeDeadlineSeconds", None)
+    was, now = before.pop("activeDeadlineSeconds", None), after.pop("activeDeadlineSeconds", None)
+    if now is not None and not 0 <= now < 1 << 31:
+        faults.invalid("spec.activeDeadlineSeconds", now, "must be between 0 and 2147483647, inclusive")
+    elif was is not None and now is None:
+        text = "must not update from a positive integer to nil value"
+        faults.invalid("spec.activeDeadlineSeconds", None, text)
+    elif was is not None and now is not None and now > was:
+        faults.invalid("spec.activeDeadlineSeconds", now, "must be less than or equal to previous value")
+    gates = [gate.get("name") for gate in before.get("schedulingGates") or []]
+    for index, gate in enumerate(after.get("schedulingGates") or []):
+        if gate.get("name") not in gates:
+            text = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
+            faults.forbidden(f"spec.schedulingGates[{index}].name", text)
+            return
     if before.get("schedulingGates") and not after.get("schedulingGates"):
         before.pop("schedulingGates")
     if not equal_json(before, after):

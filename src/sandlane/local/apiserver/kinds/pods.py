@@ -40,18 +40,28 @@ def default_pod(pod: Object) -> None:
     if spec.get("enableServiceLinks") is None:
         spec["enableServiceLinks"] = True
     default_pod_spec(spec)
+    _default_addresses(pod.get("status") or {})
     if spec.get("hostNetwork"):
         for _, container in all_containers(spec):
             for port in container.get("ports") or []:
                 if port.get("containerPort"):
                     port.setdefault("hostPort", port["containerPort"])
-    for _, container in all_containers(spec):
-        resources = container.get("resources") or {}
+    for asker in (spec, *(container for _, container in all_containers(spec))):
+        resources = asker.get("resources") or {}
         limits = resources.get("limits") or {}
         if limits:
             requests = resources.setdefault("requests", {})
             for name, limit in limits.items():
                 requests.setdefault(name, limit)
+
+
+def _default_addresses(status: Object) -> None:
+    """The address of a Pod is the first of its addresses."""
+    address, addresses = status.get("podIP"), status.get("podIPs") or []
+    if address and (not addresses or addresses[0].get("ip") != address):
+        status["podIPs"] = [{"ip": address}]
+    elif addresses and not address:
+        status["podIP"] = addresses[0].get("ip", "")
 
 
 def default_pod_spec(spec: Object) -> None:
@@ -78,7 +88,7 @@ def default_pod_spec(spec: Object) -> None:
 
 
 def prepare_pod(pod: Object) -> None:
-    """What admission and the registry decide about a new Pod: priority, tolerations, account, phase, QoS class."""
+    """What admission and the registry decide about a new Pod: priority, account, phase, QoS class."""
     spec = pod["spec"]
     if not spec.get("serviceAccountName"):
         spec["serviceAccountName"] = spec["serviceAccount"] = "default"
@@ -86,10 +96,6 @@ def prepare_pod(pod: Object) -> None:
         spec["terminationGracePeriodSeconds"] = 1
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    tolerations = spec.setdefault("tolerations", [])
-    for key in _NOT_READY:
-        if not any(_tolerates(each, key) for each in tolerations):
-            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
     if spec.get("schedulingGates"):
         pod["status"]["conditions"] = [
@@ -104,13 +110,20 @@ def prepare_pod(pod: Object) -> None:
         ]
 
 
+def tolerate_for_a_while(pod: Object) -> None:
+    """A new Pod stays for five minutes on a node that is not ready, unless it says how long."""
+    tolerations = pod["spec"].setdefault("tolerations", [])
+    for key in _NOT_READY:
+        if not any(_tolerates(each, key) for each in tolerations):
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
+
+
 def qos_class(spec: Object) -> str:
     """`Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers."""
     any_set, guaranteed = False, True
-    for path, container in all_containers(spec):
-        if path.startswith("ephemeral"):
-            continue
-        resources = container.get("resources") or {}
+    askers = [each for path, each in all_containers(spec) if not path.startswith("ephemeral")]
+    for asker in [spec] if spec.get("resources") else askers:
+        resources = asker.get("resources") or {}
         limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
         for name in ("cpu", "memory"):
             limit, request = (parse_quantity(each.get(name, "0")) for each in (limits, requests))

@@ -40,6 +40,7 @@ class Rules(msgspec.Struct, frozen=True):
     prepare_update: Callable[[Object, Object], None] = _nothing
     allocate: Callable[[Object, Object | None, Addresses], None] | None = None
     check: Check = _nothing
+    check_new: Check = _nothing
     check_update: CheckUpdate = _nothing
     warn: Check = _nothing
     name: NameRule = subdomain
@@ -124,6 +125,7 @@ class BuiltinStrategy:
         faults = Faults()
         check_metadata(faults, obj, self.rules.name)
         self.rules.check(faults, obj)
+        self.rules.check_new(faults, obj)
         return faults.errors
 
     def validate_update(self, new: Object, old: Object) -> list[FieldError]:

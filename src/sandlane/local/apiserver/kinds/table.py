@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sandlane.kube.resource import Resource
+from sandlane.kube.resource import Object, Resource
 from sandlane.local.apiserver.kinds import (
     access,
     admission,
@@ -15,6 +15,7 @@ from sandlane.local.apiserver.kinds import (
     pod_rules,
     pod_warnings,
     pods,
+    security_rules,
     services,
     workloads,
 )
@@ -37,11 +38,17 @@ _CREATE = ("create",)
 __all__ = ["ALL_VERBS", "SCALE", "STATUS", "Kind", "Subresource", "builtin_kinds"]
 
 
+def _prepare_pod(pod: Object) -> None:
+    pods.prepare_pod(pod)
+    security_rules.apparmor_from_annotations(pod)
+
+
 _SPEC = ("spec",)
 _POD = Rules(
     default=pods.default_pod,
-    prepare_create=pods.prepare_pod,
+    prepare_create=_prepare_pod,
     check=pod_rules.check_pod,
+    check_new=pod_rules.check_new_pod,
     check_update=pod_rules.check_pod_update,
     warn=pod_warnings.warn_pod,
     generation=_SPEC,
