@@ -101,8 +101,8 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-_NOT_TYPED = "failed to create typed patch object"
-"""Begins the answer, a 500 without a reason, to a server-side apply of what does not fit its kind's schema: no failure of the server."""
+_UNFIT = ("failed to create typed patch object", "failed to convert new object")
+"""Begin the answer, a 500 without a reason, to a server-side apply of what does not fit its kind's schema: no failure of the server."""
 
 
 def error_from_status(code: int, status: dict[str, Any], retry_after: float | None = None) -> ApiError:
@@ -113,7 +113,7 @@ def error_from_status(code: int, status: dict[str, Any], retry_after: float | No
     if code == 409:
         kind: type[ApiError] = AlreadyExists if reason == "AlreadyExists" else Conflict
     elif code >= 500:
-        kind = BadRequest if message.startswith(_NOT_TYPED) else ServerError
+        kind = BadRequest if message.startswith(_UNFIT) else ServerError
     else:
         kind = _BY_STATUS.get(code, ApiError)
     return kind(code, reason, message, details, retry_after or details.get("retryAfterSeconds"))
