@@ -127,6 +127,8 @@ class DataDir:
         self.run = self.root / "run"
         self.status = self.run / "status.json"
         self.proxy_config = self.run / "proxy.json"
+        self.manager_options = self.root / "manager.yaml"
+        """Options of the manager that the user wants otherwise; it need not be there."""
 
     def log(self, name: str) -> Path:
         """The log file of one process."""
@@ -140,7 +142,7 @@ class DataDir:
             self.root.chmod(0o700)
             if self.version.exists():
                 self.check_version()
-            elif any(path.name != "lock" for path in self.root.iterdir()):
+            elif any(path not in (self.lock, self.manager_options) for path in self.root.iterdir()):
                 raise DataDirError(f"{self.root} is not empty and was not made by sandlane: choose another --data-dir")
             self._check_space()
             if not self.version.exists():

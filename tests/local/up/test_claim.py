@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sandlane.cli.manager import parse
 from sandlane.local.settings import DataDir, DataDirError
 from sandlane.local.up.claim import AlreadyRunning, Lock, claim_block, holder
+from sandlane.local.up.commands import commands
+from sandlane.testing.clock import ManualClock
 
 
 @pytest.fixture
@@ -83,3 +86,16 @@ def test_a_taken_api_port_is_said(data: DataDir) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(DataDirError, match=rf"port {port} .* --port"):
             claim_block(data, port)
+
+
+def test_the_managers_options_may_be_there_before_the_cluster(tmp_path: Path) -> None:
+    """A file with the manager's options makes no directory a stranger's, and the manager reads it."""
+    data = DataDir(tmp_path / "data")
+    data.root.mkdir()
+    data.manager_options.write_text("routingKeyHeaders: [x-key]\n")
+    data.prepare()
+    settings, claimed = claim_block(data)
+    claimed.close()
+    (manager,) = (each for each in commands(data, settings, None, ManualClock()) if each.name == "manager")
+    flags = manager.argv[manager.argv.index("manager") + 1 :]
+    assert parse(flags).routing_key_headers == ("x-key",)

@@ -72,6 +72,7 @@ def _manager_flags(data: DataDir, settings: Settings) -> list[str]:
 
     mountless = asyncio.run(views_missing(data.run))
     return [
+        *([f"--config={data.manager_options}"] if data.manager_options.exists() else []),
         *(["--router-certificate-in-environment"] if mountless else []),
         f"--health-probe-bind-address={join(settings.manager_health)}",
         f"--metrics-bind-address={join(settings.manager_metrics)}",
