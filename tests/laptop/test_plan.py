@@ -100,7 +100,7 @@ def test_a_file_holds_local_workloads_and_sandboxes() -> None:
         ("", "holds no LocalWorkload"),
         ("a: [", "not YAML"),
         ("- a", "must be an object"),
-        ("kind: Pod", "only sandlane.dev/v1alpha1 LocalWorkload and Sandbox"),
+        ("kind: Pod", "only LocalWorkload and Sandbox of sandlane.dev/v1alpha1"),
         (HEAD + "kind: Sandbox\nspec: {}", "metadata.name is missing"),
         (HEAD + "kind: Sandbox\nmetadata: {name: a}", "spec is missing"),
         (HEAD + "kind: Sandbox\nmetadata: {name: a}\nspec: {forks: []}", "nothing to connect"),

@@ -24,6 +24,8 @@ ORIGINAL = "sandlane.dev/original"
 """On a turned Service: the fields of `spec` as its owner wrote them, as a JSON object."""
 REQUESTED_BY = "sandlane.dev/requested-by"
 """On our kinds: who asked for it. Only the webhook sets it."""
+UNTIL_DISCONNECT = "sandlane.dev/until-disconnect"
+"""Annotation of what `sandlane connect` has made and removes at its end, or another client that has taken over does."""
 ALLOW_ROUTE_GROUPS = "sandlane.dev/allow-route-groups-from"
 """On a Namespace: names of namespaces (comma-separated, `*` for all) whose RouteGroups may match its sandboxes."""
 

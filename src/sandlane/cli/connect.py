@@ -137,7 +137,7 @@ async def hold_while(
 
     Raises `ConnectError` when nothing can be held, or not any more.
     """
-    joining = Joining(client, clock)
+    joining = Joining(client, clock, keep=wanted.keep)
     try:
         with entry(clock, wanted.namespace or config.namespace, wanted.sandbox) as mine:
             held = await _join(client, clock, joining, wanted, config)
@@ -149,6 +149,9 @@ async def hold_while(
                 await asyncio.wait({holding, working}, return_when=asyncio.FIRST_COMPLETED)
                 if working.done() and not holding.done():
                     connection.leaving = True
+                    for each, now in zip(held, connection.state.workloads, strict=True):
+                        if now.tunnels:
+                            joining.adopt(each)
                     await _leave(joining, wanted.keep)
                     await _routes_out(client, clock, () if wanted.keep else held)
                     mine.forget_log()  # it ends because it was told to

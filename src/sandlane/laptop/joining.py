@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sandlane.api.labels import UNTIL_DISCONNECT
 from sandlane.kube.client import Client
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import AlreadyExists, NotFound
@@ -17,10 +18,12 @@ PATIENCE = 30.0
 
 
 class Joining:
-    """What is to be held, and what was made for that (`made`, in the order of making)."""
+    """What is to be held, and what was made for that (`made`, in the order of making). With `keep` it is to stay."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: Client, clock: Clock, *, keep: bool = False) -> None:
         self.made: list[tuple[Resource, Key]] = []
+        self._left: list[tuple[Resource, Key]] = []  # what another client made, and did not remove
+        self._keep = keep
         self._client = client
         self._clock = clock
 
@@ -36,6 +39,8 @@ class Joining:
                 f"sandbox {sandbox} has several local workloads ({names}): say whose ports with --workload"
             )
         if known:
+            for obj in known:
+                self._is_there(LOCAL_WORKLOADS, obj)
             held = [joined(obj, targets) for obj in known]
             await self._allowed(namespace, [each.name for each in held], make=False)
             return held
@@ -61,9 +66,18 @@ class Joining:
         await self._allowed(held[0].namespace, [each.name for each in held], make=False)
         return held
 
+    def adopt(self, joined: Joined) -> None:
+        """Remove this one, which we hold now, if it was made by another client that would have removed it."""
+        self.made += [each for each in _needed(joined) if each in self._left and each not in self.made]
+
     def spare(self, joined: Joined) -> None:
         """Do not remove this one: another client holds it."""
-        self.made = [each for each in self.made if each != (LOCAL_WORKLOADS, Key(joined.namespace, joined.name))]
+        self.made = [each for each in self.made if each not in _needed(joined)]
+
+    def _is_there(self, resource: Resource, obj: Object) -> None:
+        metadata = obj["metadata"]
+        if UNTIL_DISCONNECT in (metadata.get("annotations") or {}):
+            self._left.append((resource, Key(metadata["namespace"], metadata["name"])))
 
     async def leave(self) -> list[str]:
         """Remove what was made, last first; the names of what was removed."""
@@ -101,6 +115,9 @@ class Joining:
     async def _create(self, obj: Object) -> Object:
         """Make an object, or take the one that is there if it says the same. Raises `ConnectError`."""
         resource, key = KINDS[obj["kind"]], Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
+        if not self._keep:
+            annotations = {**(obj["metadata"].get("annotations") or {}), UNTIL_DISCONNECT: "true"}
+            obj = {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
         try:
             made = await self._client.create(resource, obj)
         except AlreadyExists:
@@ -110,6 +127,7 @@ class Joining:
                 raise ConnectError(
                     f"{obj['kind']} {key} is there already with another spec.{different[0]}: apply yours with kubectl first"
                 ) from None
+            self._is_there(resource, there)
             return there
         self.made.append((resource, key))
         return made
@@ -129,6 +147,14 @@ class Joining:
             f"the LocalWorkloads of Sandbox {namespace}/{name} were not made within {PATIENCE:.0f} s: see its conditions "
             f"(kubectl describe sbx {name} -n {namespace})"
         )
+
+
+def _needed(joined: Joined) -> list[tuple[Resource, Key]]:
+    """What there has to be for a LocalWorkload, first made first."""
+    return [
+        (SANDBOXES, Key(joined.namespace, joined.sandbox)),
+        (LOCAL_WORKLOADS, Key(joined.namespace, joined.name)),
+    ]
 
 
 def covers(there: object, wanted: object) -> bool:

@@ -166,7 +166,8 @@ def _checked(document: Any, where: str, namespace: str) -> Object:
     kind = document.get("kind")
     if document.get("apiVersion") != API_VERSION or kind not in KINDS:
         raise BadFile(
-            f"{where}: it is a {document.get('apiVersion')} {kind}; only {API_VERSION} {' and '.join(KINDS)} go"
+            f"{where}: it is a {kind or 'thing without kind'} of {document.get('apiVersion') or 'no apiVersion'}; only "
+            f"{' and '.join(KINDS)} of {API_VERSION} go"
         )
     metadata = document.get("metadata")
     if not isinstance(metadata, dict) or not metadata.get("name"):
