@@ -7,7 +7,14 @@ import sys
 
 
 def main() -> None:
-    """Run a command and exit."""
+    """Run a command and exit; with 130 and no more words when Ctrl-C comes, however early."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
     if sys.argv[1:2] == ["manager"]:
         import sandlane.slim  # noqa: F401 - first
         from sandlane.cli.manager import main as run_manager

@@ -97,6 +97,8 @@ def _wait_ready(
             if state.ready and code is None:
                 return state
         if code is not None:
+            if (pid := holder(data.lock)) is not None:  # somebody else was faster
+                raise AlreadyRunning(pid)
             raise StartFailed(_why(data, state, offset))
         if clock.monotonic() > end:
             raise StartFailed(f"not ready after {START_SECONDS:.0f} s: {_why(data, state, offset)}")
