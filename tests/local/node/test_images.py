@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandlane.local.node.images import ImageMap, ImageMapError
+from sandlane.local.node.recipes import hidden
 
 
 def write(path: Path, text: str) -> Path:
@@ -40,3 +41,20 @@ def test_bad_maps_are_refused(tmp_path: Path, text: str) -> None:
     """A map that is no map is refused with the file's name."""
     with pytest.raises(ImageMapError, match=r"images\.yaml"):
         ImageMap.load(write(tmp_path, text))
+
+
+def test_a_volume_that_hides_the_program(tmp_path: Path) -> None:
+    """A program below a mount path cannot be seen by the container, unless the volume has it too."""
+    program = tmp_path / "app" / "main.py"
+    program.parent.mkdir()
+    program.touch()
+    empty, same = tmp_path / "volume", tmp_path / "app"
+    empty.mkdir()
+
+    def told(source: Path, target: Path) -> str:
+        mount = {"source": str(source), "target": str(target), "read_only": False}
+        return hidden(["/bin/sh", str(program), "--flag"], [mount])  # type: ignore[list-item]
+
+    assert told(empty, tmp_path / "app") == f"the volume at {tmp_path}/app hides {program}"
+    assert told(same, tmp_path / "app") == ""
+    assert told(empty, tmp_path / "elsewhere") == ""

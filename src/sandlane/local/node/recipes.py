@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -24,6 +25,18 @@ from sandlane.local.proxy.ports import first_bindable_port, served_port
 
 IMAGES = "sandlane-images"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def hidden(words: Iterable[str], mounts: Iterable[Mount]) -> str:
+    """Which file of a program's command line a container's mounts hide from it; empty when there is none."""
+    deepest = sorted(mounts, key=lambda mount: len(mount["target"]), reverse=True)
+    for word in words:
+        mount = next((each for each in deepest if word.startswith(f"{each['target'].rstrip('/')}/")), None)
+        if mount is None or not os.path.exists(word):
+            continue
+        if not os.path.exists(mount["source"] + word[len(mount["target"].rstrip("/")) :]):
+            return f"the volume at {mount['target']} hides {word}"
+    return ""
 
 
 class Recipes:
@@ -71,6 +84,8 @@ class Recipes:
         root = worker.folder / "root"
         root.mkdir(parents=True, exist_ok=True)
         mounts = worker.volumes.mounts(container, env)
+        if why := hidden([word for word in (*program.command, *program.args) if word in line], mounts):
+            raise NotMapped(f"{why}, which stands for image {container.get('image')!r}. Keep the program elsewhere")
         if all(mount["target"] != "/etc/hosts" for mount in mounts):
             mounts.append(Mount(source=str(hosts), target="/etc/hosts", read_only=False))
         view = View(root=str(root), hostname=hostname(pod), mounts=mounts)
