@@ -96,6 +96,8 @@ class ResourceType:
     selectable_fields: dict[str, Callable[[Object], str]] = field(default_factory=dict)
     scale_paths: tuple[str, str, str] | None = None
     custom: bool = False
+    deprecated: str = ""
+    """What everybody who speaks of it is warned of."""
     versions: Mapping[str, ResourceType] = field(default_factory=dict, repr=False, compare=False)
     """All versions of the kind, by apiVersion, also those that are not served; empty where there is one."""
 

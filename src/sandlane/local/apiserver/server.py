@@ -149,7 +149,7 @@ class ApiServer:
     async def handle(self, request: Request, user: User = ADMIN) -> Answer:
         """Answer a request. Never raises for what a client does."""
         try:
-            answer = with_warnings(as_asked(request, await self._handle(request, user)), _deprecated(request))
+            answer = with_warnings(as_asked(request, await self._handle(request, user)), self._deprecated(request))
             if self.definitions.terminating and request.method != "GET":
                 await self.removal.finish_all()
             if self.definitions.unaccepted and request.method != "GET":
@@ -158,7 +158,7 @@ class ApiServer:
                 await self.type_checks.run()
             return answer
         except StatusError as error:
-            return with_warnings(as_asked(request, failure(error)), _deprecated(request))
+            return with_warnings(as_asked(request, failure(error)), self._deprecated(request))
         except Exception as error:  # the boundary: a fault of ours harms one request
             log.error("request_failed", method=request.method, path=request.path, error=repr(error), exc_info=error)
             return failure(internal(repr(error)))
@@ -207,6 +207,14 @@ class ApiServer:
             case "deletecollection":
                 return await self._delete_collection(type_, info, request, user, query)
         return await self._write_one(type_, info, request, user, query)
+
+    def _deprecated(self, request: Request) -> list[str]:
+        """What clients are told whenever they speak of a resource that goes out of use."""
+        info = read_request(request)
+        if (info.group, info.resource) == ("", "endpoints"):
+            return [ENDPOINTS_GO]
+        type_ = self.registry.get(info.group, info.version, info.resource) if info.resource else None
+        return [type_.deprecated] if type_ is not None and type_.deprecated else []
 
     def act_as(self, user: User, request: Request) -> User:
         """Who makes the request: `user`, or whom they impersonate. Raises `StatusError` 403."""
@@ -422,12 +430,6 @@ def connect_options(kind: str, request: Request, info: RequestInfo) -> Object:
         elif name == "ports" and value.isdecimal():
             options.setdefault(name, []).append(int(value))
     return options
-
-
-def _deprecated(request: Request) -> list[str]:
-    """What clients are told whenever they speak of a resource that goes out of use."""
-    info = read_request(request)
-    return [ENDPOINTS_GO] if (info.group, info.resource) == ("", "endpoints") else []
 
 
 def _scoped(type_: ResourceType, info: RequestInfo) -> RequestInfo:

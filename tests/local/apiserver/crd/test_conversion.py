@@ -405,3 +405,24 @@ async def test_a_status_that_is_taken_off_comes_back_with_its_defaults(
     assert read["status"] == {"phase": "New"}
     _, tried = await send("POST", f"{V2}?dryRun=All", box("v2", "c", width=1))
     assert "width" not in tried["spec"]  # v1, which is at rest, has no such field
+
+
+async def test_versions_that_go_out_of_use_are_warned_of(cluster: FakeCluster, send: Send, boxes: Any) -> None:
+    """Whoever speaks of them hears the definition's own words, or which version to use instead, also with a refusal."""
+    made = boxes(None)
+    made["spec"]["versions"][0]["deprecated"] = True
+    await send("POST", CRDS, made)
+
+    async def warned(method: str, path: str, body: Any = None) -> list[str]:
+        data = json.dumps(body).encode() if body is not None else b""
+        request = Request(method, path, (), headers={"content-type": "application/json"}, body=data)
+        answer = await cluster.transport.send(request, timeout=10)
+        return [value for name, value in answer.headers if name.lower() == "warning"]
+
+    told = '299 - "shapes.example.test/v1 Box is deprecated; use shapes.example.test/v2 Box"'
+    assert await warned("POST", V1, box(size="1x2")) == await warned("GET", f"{V1}/none") == [told]
+    assert await warned("GET", V2) == []
+    _, stored = await send("GET", CRD)
+    stored["spec"]["versions"][0]["deprecationWarning"] = "boxes have gone out of shape"
+    await send("PUT", CRD, stored)
+    assert await warned("GET", V1) == ['299 - "boxes have gone out of shape"']

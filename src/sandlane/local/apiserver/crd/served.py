@@ -10,6 +10,7 @@ from sandlane.kube.resource import Object, Resource
 from sandlane.local.apiserver.crd.jsonpath import PathError, find
 from sandlane.local.apiserver.crd.strategy import CustomStrategy
 from sandlane.local.apiserver.kinds.kind import SCALE, STATUS
+from sandlane.local.apiserver.registry import version_order
 from sandlane.local.apiserver.resource_type import Column, Conversion, ResourceType
 from sandlane.local.apiserver.schema import Schema
 
@@ -55,11 +56,25 @@ def resource_types(definition: Object, conversion: Conversion | None = None) -> 
             },
             scale_paths=paths,
             custom=True,
+            deprecated=_deprecated(spec, version),
             versions=versions,
         )
         if version.get("served"):
             made.append(versions[api_version])
     return made
+
+
+def _deprecated(spec: Object, version: Object) -> str:
+    """The warning of a version that goes out of use; without one of its own, the newest version to use instead is named."""
+    if not version.get("deprecated"):
+        return ""
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    group, kind, name = spec["group"], spec["names"]["kind"], version["name"]
+    others = [each["name"] for each in spec["versions"] if each.get("served") and not each.get("deprecated")]
+    newer = sorted((other for other in others if version_order(other) < version_order(name)), key=version_order)
+    instead = f"; use {group}/{newer[0]} {kind}" if newer else ""
+    return f"{group}/{name} {kind} is deprecated{instead}"
 
 
 def _kept(api_version: str, versions: Mapping[str, ResourceType]) -> Callable[[Object], Object]:
