@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
 
-from sandlane.laptop.splice import SpliceEnd
+from sandlane.laptop.splice import SpliceEnd, connected, secured
+from support.tunnel import UID, Pki
 
 MUCH = 8 << 20
 
@@ -58,3 +61,48 @@ async def test_who_does_not_read_stops_who_writes() -> None:
         one.write(b"more")
     writer.close()
     yours.close()
+
+
+async def test_tls_on_one_side(tmp_path: Path) -> None:
+    """What is sent arrives decrypted and whole, both ways, however TLS cuts it into records, and so does its end."""
+    pki = Pki(tmp_path)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    body = bytes(range(256)) * (MUCH // 1024)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello " + await reader.readexactly(len(body)))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server) as listening:
+        sock = await connected("127.0.0.1", listening.sockets[0].getsockname()[1])
+        tls = await secured(sock, pki.client(UID), "tunnel", 5)
+        assert tls.names() == ["tunnel"]
+        end, (inner, yours) = SpliceEnd(sock, tls), socket.socketpair()
+        end.join(SpliceEnd(inner))
+        reader, writer = await asyncio.open_connection(sock=yours)
+        writer.write(body)
+        assert await reader.read() == b"hello " + body
+        assert await end.lost is None
+        writer.close()
+
+
+async def test_a_handshake_that_fails(tmp_path: Path) -> None:
+    """A server that hangs up, says nothing or speaks no TLS is an error in time, and the socket is closed."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if answer is None:
+            await reader.read()
+        writer.write(answer or b"")
+        writer.close()
+
+    context = Pki(tmp_path).client(UID)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        for answer, error in ((b"", ConnectionError), (None, TimeoutError), (b"no TLS at all", ssl.SSLError)):
+            sock = await connected("127.0.0.1", port)
+            with pytest.raises(error):
+                await secured(sock, context, "tunnel", 0.05 if answer is None else 5)
+            assert sock.fileno() < 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandlane.laptop import transports
-from sandlane.laptop.directory import Directory
+from sandlane.laptop.directory import Directory, directory_of
 from sandlane.laptop.errors import ConnectError
 from sandlane.laptop.transports import LOOK_AGAIN, Transport, Ways
 from sandlane.testing.clock import ManualClock
@@ -97,3 +97,22 @@ async def test_a_way_that_does_not_answer_costs_a_moment(ways: Any, monkeypatch:
     for _ in range(2):
         await made.connect(None)()
         assert made.used == "port-forward"
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [("tunnel.example:443", "tunnel.example", 443), ("[fd00::1]:8443", "fd00::1", 8443), ("", "", 0)],
+)
+def test_the_directory(address: str, host: str, port: int) -> None:
+    """An address may be a name, one of IPv6, or not there at all."""
+    data = {"address": address, "replicas": "2", "ca.crt": "ca"}
+    found = directory_of({"metadata": {"namespace": "s"}, "data": data})
+    assert found == Directory("s", host, port, 2, "ca")
+
+
+def test_which_pods_take_tunnels() -> None:
+    """Those that are ready."""
+    ready, other = {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}
+    assert transports.is_ready({"status": {"conditions": [other, ready]}})
+    assert not transports.is_ready({"status": {"conditions": [other, ready | {"status": "False"}]}})
+    assert not transports.is_ready({})

@@ -93,3 +93,13 @@ def test_a_problem_is_the_reason_of_ready() -> None:
     ready = find_condition(status.conditions, "Ready")
     assert ready is not None
     assert (status.phase, ready.reason, ready.message) == ("Failed", "SandboxNotFound", "no such sandbox")
+
+
+def test_nobody_has_asked_to_connect_yet() -> None:
+    """It is pending, whatever the tunnel servers see of somebody else."""
+    local = msgspec.structs.replace(LOCAL, status=LocalWorkloadStatus())
+    for seen in (GONE, SEEN):
+        assert observe(local, None, seen, PROGRAMMED, NOW).connection is None
+    assert observe(local, None, GONE, PROGRAMMED, NOW).phase == "Pending"
+    going = msgspec.structs.replace(local, metadata=msgspec.structs.replace(LOCAL.metadata, deletion_timestamp="x"))
+    assert observe(going, None, GONE, PROGRAMMED, NOW).phase == "Terminating"
