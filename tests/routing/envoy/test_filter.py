@@ -7,6 +7,8 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from sandlane.routing.envoy.listeners import DoorOptions
 from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY
 from sandlane.routing.key import KeySources, routing_key
@@ -55,46 +57,45 @@ def some_request(rng: random.Random) -> tuple[str, Headers]:
     return rng.choice(["/", f"/?{query}", f"/a/b?{query}", "/?"]), headers
 
 
-async def test_the_router_finds_the_key_that_python_finds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sources", [SOURCES, KeySources()], ids=["everywhere", "usual"])
+async def test_the_router_finds_the_key_that_python_finds(tmp_path: Path, sources: KeySources) -> None:
     """Whatever a request carries wherever: it is served by the fork of the key that `routing_key` gives, or by the baseline.
 
-    The router's log has a line for those that forks served, and none for the baseline's, as it was asked to.
+    Who does not ask is not told who served. The router's log has a line for those that forks served, and none for the baseline's, as
+    it was asked to.
     """
     rng = random.Random(os.environ.get("SANDLANE_SEED", "keys"))
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                writer.write(b"HTTP/1.1 204 No Content\r\nfrom: %d\r\n\r\n" % writer.get_extra_info("sockname")[1])
         except (asyncio.IncompleteReadError, OSError):
             writer.close()
 
     async with (
         await asyncio.start_server(talk, "127.0.0.1", 0) as server,
-        router(tmp_path, DoorOptions(SOURCES, "overrides")) as made,
+        await asyncio.start_server(talk, "127.0.0.1", 0) as fork,
+        router(tmp_path, DoorOptions(sources, "overrides")) as made,
     ):
         at = server.sockets[0].getsockname()
         objects = service("app", 20001, at)
         for number, key in enumerate(KEYS):
-            objects += sandbox(f"s{number}", "app", at, key=key)
+            objects += sandbox(f"s{number}", "app", fork.sockets[0].getsockname(), key=key)
         await made.serve(objects)
         reader, writer = await asyncio.open_connection(made.host, 20001)
         found = set()
-        for _ in range(REQUESTS):
+        ports = {False: at[1], True: fork.sockets[0].getsockname()[1]}
+        for number in range(REQUESTS):
             path, headers = some_request(rng)
-            lines = [
-                f"GET {path} HTTP/1.1",
-                "Host: x",
-                f"{DEBUG_HEADER}: 1",
-                *(f"{n}: {v}" for n, v in headers),
-                "",
-                "",
-            ]
+            asking = [f"{DEBUG_HEADER}: 1"] if number % 3 else []
+            lines = [f"GET {path} HTTP/1.1", "Host: x", *asking, *(f"{n}: {v}" for n, v in headers), "", ""]
             writer.write("\r\n".join(lines).encode())
             answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-            key = routing_key(headers, path, SOURCES)
+            key = routing_key(headers, path, sources)
             name = f"s{KEYS.index(key)}/app-s{KEYS.index(key)}" if key in KEYS else "baseline"
-            assert f"{SERVED_BY}: {name}\r\n" in answer, (path, headers, key, answer)
+            assert f"from: {ports[key in KEYS]}\r\n" in answer, (path, headers, key, answer)
+            assert (f"{SERVED_BY}: {name}\r\n" in answer) == bool(asking), (path, headers, key, answer)
             found.add(name)
         writer.close()
         await writer.wait_closed()

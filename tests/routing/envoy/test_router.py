@@ -131,6 +131,29 @@ async def test_internal_headers_of_a_client_count_for_nothing(router: Router) ->
         assert not [line for line in lines if line.startswith(("x-sandlane-internal", TO_HEADER))]
 
 
+async def test_a_key_behind_an_empty_header_counts(router: Router) -> None:
+    """Requests without a key need no filter; whether they have one is seen even where the first header has nothing."""
+    async with echo("base") as base, echo("fork") as fork:
+        await router.serve([*service("empty", 20018, base.address), *sandbox("a", "empty", fork.address)])
+        at = (router.host, 20018)
+        for lines, expected in (
+            (["baggage: ", with_key("a")], b"fork"),
+            (["tracestate: ", "tracestate: sandlane-routing-key=a"], b"fork"),
+            (["baggage: x=1", "tracestate: sandlane-routing-key=a"], b"fork"),
+            (["baggage: "], b"base"),
+            (["baggage: 1"], b"base"),
+            (["baggage: -|empty:80|a", "tracestate: 1"], b"base"),
+        ):
+            _, body = await request(at, *lines)
+            assert body == expected, lines
+            asked, again = await request(at, *lines, f"{DEBUG_HEADER}: 1")
+            assert again == expected
+            name = "baseline" if expected == b"base" else "a/empty-a"
+            assert f"{SERVED_BY}: {name}" in asked, lines
+            sent = (base if expected == b"base" else fork).heads[-1].decode()
+            assert sent.split("\r\n")[2:-3] == lines, "the application sees what was sent"
+
+
 async def test_a_forwarded_protocol_of_the_client_stays(router: Router) -> None:
     """`X-Forwarded-Proto` has the client's value where the client sent one; otherwise there is none."""
     async with echo("base") as base:

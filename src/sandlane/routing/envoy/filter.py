@@ -20,9 +20,10 @@ PROTO_HEADER = "x-sandlane-internal-proto"
 """The client's own `x-forwarded-proto`: Envoy sets one where there is none, which the application shall not see."""
 INTERNAL_HEADERS = (KEY_HEADER, BASELINE_HEADER, PROTO_HEADER)
 SEPARATOR = "|"
+NAME = "envoy.filters.http.lua"
 
 _SOURCE = """
-collectgarbage("setpause", 400)
+collectgarbage("setpause", 700)
 local members = {NAMES}
 local whole = {WHOLE}
 local parameter = PARAMETER

@@ -9,8 +9,9 @@ import msgspec
 from sandlane.routing.envoy.clusters import PRESERVE_CASE
 from sandlane.routing.envoy.encode import EXTENSION, Config, socket
 from sandlane.routing.envoy.filter import BASELINE_HEADER, KEY_HEADER, PROTO_HEADER, lua
+from sandlane.routing.envoy.filter import NAME as FILTER
 from sandlane.routing.envoy.probe import probe_log
-from sandlane.routing.envoy.routes import DEBUG_HEADER, SERVED_BY, door_name, scoped_routes
+from sandlane.routing.envoy.routes import SERVED_BY, door_name, first_key, scoped_routes
 from sandlane.routing.envoy.tunnel_clusters import own_replies, whole_connections
 from sandlane.routing.key import KeySources
 from sandlane.routing.table import FrontDoor
@@ -79,15 +80,12 @@ def _udp(front: FrontDoor, name: str) -> Config:
     }
 
 
-def _first(front: FrontDoor) -> Config:
-    """What happens to a request's headers before anything else: ours are set, whatever the client sent.
-
-    A request that asks who serves it names a shard at once, any one: its routes switch the filter on that answers.
-    """
+def _first(front: FrontDoor, keys: KeySources) -> Config:
+    """What happens to a request's headers before anything else: ours are set, whatever the client sent."""
     values = {
         BASELINE_HEADER: front.baseline.name,
         PROTO_HEADER: "%REQ(X-FORWARDED-PROTO)%",
-        KEY_HEADER: f"%REQ({DEBUG_HEADER})%",
+        KEY_HEADER: first_key(keys),
     }
     return early(values)
 
@@ -131,7 +129,7 @@ def as_it_comes(name: str) -> Config:
 def _manager(front: FrontDoor, options: DoorOptions) -> Config:
     return as_it_comes("door") | {
         "scoped_routes": scoped_routes(front.door.namespace),
-        "early_header_mutation_extensions": [_first(front)],
+        "early_header_mutation_extensions": [_first(front, options.keys)],
         "local_reply_config": own_replies(),
         "access_log": [
             *_access_log(options.access_log, str(front.door)),
@@ -139,7 +137,7 @@ def _manager(front: FrontDoor, options: DoorOptions) -> Config:
         ],
         "http_filters": [
             {
-                "name": "envoy.filters.http.lua",
+                "name": FILTER,
                 "typed_config": {
                     "@type": EXTENSION + "filters.http.lua.v3.Lua",
                     "default_source_code": {

@@ -16,7 +16,9 @@ from sandlane.api.types import OnDisconnect
 from sandlane.routing.envoy.clusters import TO_HEADER, forks_cluster
 from sandlane.routing.envoy.encode import ADS, Config, encoded
 from sandlane.routing.envoy.filter import BASELINE_HEADER, INTERNAL_HEADERS, KEY_HEADER, PROTO_HEADER, SEPARATOR
+from sandlane.routing.envoy.filter import NAME as FILTER
 from sandlane.routing.envoy.tunnel_clusters import tunnel_routes
+from sandlane.routing.key import KeySources
 from sandlane.routing.overrides import SHARDS, shard_of
 from sandlane.routing.table import Door, FrontDoor, Override, RoutingKey, ServiceBackend
 from sandlane.routing.tunnels import REASON_HEADER
@@ -26,6 +28,10 @@ DEBUG_HEADER = "x-sandlane-debug"
 SERVED_BY = "x-sandlane-served-by"
 """Also the name of the filter that says it."""
 NOT_READY = "fork-not-ready"
+NO_KEY = "-"
+"""The scope of requests without anything that may carry a key."""
+ASKED = "-1"
+"""The scope of requests with `DEBUG_HEADER`, until the filter has found their key: it switches the filter on that answers them."""
 RETRY = {
     "retry_on": "connect-failure,refused-stream",
     "num_retries": 2,
@@ -72,12 +78,21 @@ def scoped_routes(namespace: str) -> Config:
     }
 
 
+def first_key(keys: KeySources) -> str:
+    """What `KEY_HEADER` has before the filter: it leads to `ASKED`, to `NO_KEY`, and otherwise nowhere, so that the filter comes first.
+
+    Where other headers or a parameter may have a key, the filter always comes first.
+    """
+    other = ":METHOD" if keys.headers or keys.query_parameter else "BAGGAGE"
+    return f"-%REQ({DEBUG_HEADER}?{other}):3%{SEPARATOR}"
+
+
 def scopes(namespace: str) -> dict[str, bytes]:
-    """A scope for each shard: a request whose scope is not there would be a 404."""
+    """A scope for each shard, and two beside them: a request whose scope is not there would be a 404."""
     found = {}
-    for shard in range(SHARDS):
-        name = shard_name(namespace, shard)
-        scope = {"name": name, "route_configuration_name": name, "key": {"fragments": [{"string_key": str(shard)}]}}
+    for text in (*map(str, range(SHARDS)), NO_KEY, ASKED):
+        name = f"{namespace}/{text}"
+        scope = {"name": name, "route_configuration_name": name, "key": {"fragments": [{"string_key": text}]}}
         found[name] = encoded(scope, scoped_route_pb2.ScopedRouteConfiguration())
     return found
 
@@ -97,20 +112,40 @@ _BASELINE = json_format.ParseDict(
 )
 
 
-def _shard_template() -> Any:
-    message = route_pb2.RouteConfiguration(request_headers_to_remove=INTERNAL_HEADERS)
-    switched_on = route_components_pb2.FilterConfig()
-    switched_on.config.SetInParent()
-    message.typed_per_filter_config[SERVED_BY].Pack(switched_on)
+def _template(name: str) -> Any:
+    message = route_pb2.RouteConfiguration(name=name, request_headers_to_remove=INTERNAL_HEADERS)
     host = message.virtual_hosts.add(name="all", domains=["*"], request_headers_to_remove=["x-forwarded-proto"])
     _set_header(host.request_headers_to_add.add(), "x-forwarded-proto", f"%REQ({PROTO_HEADER})%")
     return message
 
 
+def _shard_template(name: str = "") -> Any:
+    """With the filter on that names who served, for requests whose filters are made when they have such routes already."""
+    message = _template(name)
+    switched_on = route_components_pb2.FilterConfig()
+    switched_on.config.SetInParent()
+    message.typed_per_filter_config[SERVED_BY].Pack(switched_on)
+    return message
+
+
+def fixed_routes(namespace: str) -> dict[str, bytes]:
+    """The routes of requests before the filter: without anything that may carry a key they need no filter, and go to the baseline."""
+    plain, asked = _template(f"{namespace}/{NO_KEY}"), _shard_template(f"{namespace}/{ASKED}")
+    for name in ("tracestate", "baggage"):  # the first baggage may be empty, and another one not
+        route = plain.virtual_hosts[0].routes.add()
+        route.CopyFrom(_BASELINE)
+        route.match.headers.add(name=name, present_match=True)
+    plain.virtual_hosts[0].routes.append(_BASELINE)
+    plain.virtual_hosts[0].routes[-1].typed_per_filter_config[FILTER].Pack(
+        route_components_pb2.FilterConfig(disabled=True)
+    )
+    asked.virtual_hosts[0].routes.append(_BASELINE)
+    return {each.name: bytes(each.SerializeToString(deterministic=True)) for each in (plain, asked)}
+
+
 def shard_routes(namespace: str, shard: int, entries: Mapping[str, bytes]) -> bytes:
     """One shard's route configuration; `entries` are encoded actions by entry name, and are put together as they are."""
-    message = _shard_template()
-    message.name = shard_name(namespace, shard)
+    message = _shard_template(shard_name(namespace, shard))
     host = message.virtual_hosts[0]
     if not entries:  # Envoy refuses an empty map
         host.routes.append(_BASELINE)

@@ -23,7 +23,7 @@ from sandlane.routing.envoy.digest import DIGEST, digest_listener, digest_routes
 from sandlane.routing.envoy.encode import Config, Resources, encoded
 from sandlane.routing.envoy.instead import instead_cluster, instead_listener
 from sandlane.routing.envoy.listeners import DoorOptions, listener
-from sandlane.routing.envoy.routes import entry, entry_name, scopes, shard_name, shard_routes
+from sandlane.routing.envoy.routes import entry, entry_name, fixed_routes, scopes, shard_name, shard_routes
 from sandlane.routing.envoy.tunnel_clusters import (
     INSTEAD,
     or_baseline,
@@ -266,9 +266,11 @@ class _Namespace:
 
 @lru_cache(maxsize=64)
 def _empty(namespace: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The scopes of a namespace, and its shards without any entry."""
+    """The scopes of a namespace, its shards without any entry, and the routes beside them."""
     names = ((shard_name(namespace, shard), shard) for shard in range(SHARDS))
-    return scopes(namespace), {name: shard_routes(namespace, shard, {}) for name, shard in names}
+    return scopes(namespace), {name: shard_routes(namespace, shard, {}) for name, shard in names} | fixed_routes(
+        namespace
+    )
 
 
 def _by_key(front: FrontDoor | None) -> Overrides:
