@@ -60,12 +60,10 @@ def parse_label_selector(text: str) -> Selector:
         found.append(_requirement(tokens, text))
         if tokens:
             if tokens[0] != ",":
-                raise SelectorError(
-                    f"unable to parse requirement: found '{tokens[0]}', expected: ',' or 'end of string'"
-                )
+                raise SelectorError(f"found '{tokens[0]}', expected: ',' or 'end of string'")
             tokens.pop(0)
             if not tokens:
-                raise SelectorError("unable to parse requirement: found '', expected: identifier after ','")
+                raise SelectorError("found '', expected: identifier after ','")
     return tuple(found)
 
 
@@ -142,9 +140,9 @@ def _requirement(tokens: list[str], text: str) -> Requirement:
     if negated:
         token = tokens.pop(0) if tokens else ""
     if token in (",", "(", ")", "=", "==", "!=", "<", ">", ""):
-        raise SelectorError(
-            f"unable to parse requirement: found '{token}', expected: !, identifier, or 'end of string'"
-        )
+        if negated:
+            raise SelectorError(f"unable to parse requirement: found '{token}', expected: identifier")
+        raise SelectorError(f"found '{token}', expected: !, identifier, or 'end of string'")
     _check(_NAME, token, "a qualified name")
     if negated:
         return Requirement(token, "!exists")
@@ -161,14 +159,15 @@ def _requirement(tokens: list[str], text: str) -> Requirement:
         value = tokens.pop(0) if tokens else ""
         if not value.lstrip("-").isdigit():
             why = "for 'Gt', 'Lt' operators, the value must be an integer"
-            raise SelectorError(f'values[0][{token}]: Invalid value: "{value}": {why}')
+            raise SelectorError(f'unable to parse requirement: values[0]: Invalid value: "{value}": {why}')
         return Requirement(token, "gt" if operator == ">" else "lt", (value,))
     raise SelectorError(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 
 
 def _values(tokens: list[str]) -> tuple[str, ...]:
-    if not tokens or tokens.pop(0) != "(":
-        raise SelectorError("unable to parse requirement: found '' expected: '('")
+    opening = tokens.pop(0) if tokens else ""
+    if opening != "(":
+        raise SelectorError(f"unable to parse requirement: found '{opening}' expected: '('")
     found: list[str] = []
     expect_value = True
     while tokens:
@@ -185,7 +184,7 @@ def _values(tokens: list[str]) -> tuple[str, ...]:
         _check(_VALUE, token, "a valid label value")
         found.append(token)
         expect_value = False
-    raise SelectorError("unable to parse requirement: found '', expected: ')'")
+    raise SelectorError("unable to parse requirement: found '', expected: ',' or ')'")
 
 
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:

@@ -80,10 +80,11 @@ class Reader:
             _number(query, "limit") if query.get("resourceVersion") != "0" else 0
         )  # kube-apiserver's cache knows no pages
         token = query.get("continue", "")
+        self._check_options(query)
         if token:
             after, version = self._continue(type_, token, query)
         else:
-            after, version = None, self._check_version(type_, query)
+            after, version = None, self._check_version(query, limit)
         try:
             present = self._store.list_at(type_.storage_key, version, wanted.namespace)
         except TooOld:
@@ -117,8 +118,9 @@ class Reader:
                 metadata["remainingItemCount"] = left
         return items, metadata
 
-    def _check_version(self, type_: ResourceType, query: Query) -> int:
-        """The version that a list without token is to show. Raises `StatusError` 400, 410, 422 and 504."""
+    @staticmethod
+    def _check_options(query: Query) -> None:
+        """Which options of a list go together. Raises `StatusError` 422."""
         version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
         faults = Faults()
         if match and not version:
@@ -131,14 +133,20 @@ class Reader:
             faults.forbidden(
                 "resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
             )
+        if match and query.get("continue"):
+            faults.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
         if "sendInitialEvents" in query:
             faults.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
         if faults.errors:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
+
+    def _check_version(self, query: Query, limit: int) -> int:
+        """The version that a list without token is to show. Raises `StatusError` 400, 410 and 504."""
+        version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
         if not version or version == "0":
             return self._store.published
         number = self._reached(version)
-        return number if match == "Exact" else self._store.published
+        return number if match == "Exact" or (limit and not match) else self._store.published
 
     def _reached(self, version: str) -> int:
         """A version that there is already. Raises `StatusError` 400 and 504."""
@@ -199,6 +207,8 @@ class Reader:
                 "resourceVersionMatch",
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             )
+        elif initial is None and query.get("continue") and not version:
+            faults.forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
         if faults.errors:
             raise invalid("meta.k8s.io", "ListOptions", "", faults.errors)
         since = _watch_version(version)

@@ -27,6 +27,10 @@ class Strategy(Protocol):
         """Whether a PUT of a name that does not exist creates it."""
 
     @property
+    def needs_version(self) -> bool:
+        """Whether a PUT must say which version it replaces."""
+
+    @property
     def blank(self) -> Object:
         """An object of the kind that says nothing: what is always there."""
 

@@ -276,10 +276,9 @@ class ApiServer:
             return json_answer(shape.one(type_, created), 201, write.warnings)
 
         async def replacement(old: Object) -> Object:
-            if type_.custom and not obj["metadata"].get("resourceVersion"):
-                what = FieldError(
-                    "FieldValueInvalid", "metadata.resourceVersion", "", "must be specified for an update"
-                )
+            if type_.strategy.needs_version and obj["metadata"].get("resourceVersion") in (None, "", "0"):
+                text = "must be specified for an update"
+                what = FieldError("FieldValueInvalid", "metadata.resourceVersion", 0, text)
                 raise invalid(info.group, info.resource, info.name, [what])
             return msgspec.json.decode(msgspec.json.encode(obj))  # type: ignore[no-any-return]
 
@@ -333,7 +332,6 @@ class ApiServer:
     ) -> Answer:
         body = decode_body(request).obj if request.body.strip() else None
         options = delete_options(body, query)
-        options.pop("preconditions", None)
         shape = negotiate(request.headers.get("accept", ""), query, listing=True)
         items, metadata = await self.reader.list(type_, make_filter(type_, _scoped(type_, info), query), query)
         for item in items:

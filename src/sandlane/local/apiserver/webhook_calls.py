@@ -6,7 +6,7 @@ import asyncio
 import base64
 import ssl
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -48,19 +48,22 @@ class Caller:
                     params=query,
                     data=body,
                     headers={"content-type": "application/json", "accept": "application/json"},
+                    allow_redirects=False,
                     ssl=_trust(client.get("caBundle") or ""),
                     server_hostname=name,
                 ) as answer,
             ):
                 answered = await _body(answer)
-                if answer.status != 200:
-                    shown = answered[:300].decode(errors="replace")
-                    raise CallFailed(f"the server answered HTTP {answer.status}: {shown}")
+                if not 200 <= answer.status < 300:
+                    raise CallFailed(f"failed to call webhook: {_why(answer.status, answered)}")
                 return answered
         except TimeoutError:
-            raise CallFailed(f'failed to call webhook: Post "{_shown(client)}": no answer within {seconds} s') from None
+            why = "context deadline exceeded"
+            raise CallFailed(f'failed to call webhook: Post "{_shown(client, query)}": {why}') from None
+        except aiohttp.ServerDisconnectedError as error:
+            raise CallFailed(f'failed to call webhook: Post "{_shown(client, query)}": EOF') from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            raise CallFailed(f'failed to call webhook: Post "{_shown(client)}": {error}') from error
+            raise CallFailed(f'failed to call webhook: Post "{_shown(client, query)}": {error}') from error
 
     def _address(self, client: Object) -> tuple[str, str | None]:
         """The URL, and the name that its certificate must have where that is not the URL's host."""
@@ -102,13 +105,31 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-def _shown(client: Object) -> str:
+def _why(code: int, body: bytes) -> str:
+    """What an answer that is no success says, as clients of Kubernetes tell it."""
+    try:
+        return str(msgspec.json.decode(body, type=_Status).message)
+    except msgspec.MsgspecError:
+        text = body[:300].decode(errors="replace").strip()
+    if code >= 500:
+        return f'an error on the server ("{text or "unknown"}") has prevented the request from succeeding'
+    if code == 404:
+        return "the server could not find the requested resource"
+    return f"the server responded with the status code {code} but did not return more information"
+
+
+class _Status(msgspec.Struct):
+    message: str
+
+
+def _shown(client: Object, query: dict[str, str] | None = None) -> str:
+    asked = f"?{urlencode(query)}" if query else ""
     if "url" in client:
         parts = urlsplit(client["url"])
-        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+        return f"{parts.scheme}://{parts.netloc}{parts.path}{asked}"
     service = client["service"]
     port, path = service.get("port") or 443, (service.get("path") or "").lstrip("/")
-    return f"https://{service['name']}.{service['namespace']}.svc:{port}/{path}"
+    return f"https://{service['name']}.{service['namespace']}.svc:{port}/{path}{asked}"
 
 
 @lru_cache(maxsize=64)

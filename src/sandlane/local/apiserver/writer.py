@@ -39,6 +39,7 @@ from sandlane.local.apiserver.status import (
     bad_request,
     conflict,
     forbidden,
+    internal,
     invalid,
     not_found,
 )
@@ -132,6 +133,7 @@ class Writer:
         if write.user is not None:
             self.limits.prioritize(type_, obj)
         obj = await self._mutated(write, "CREATE", obj, None)
+        meta.check_namespace(type_, obj, write.namespace)
         meta.prepare_create(obj, self.clock.now(), self.rng)
         write.warnings += meta.without_repeated_owners(obj)
         write.name = write.name or obj["metadata"].get("name", "")
@@ -365,7 +367,10 @@ class Writer:
         made = await self.admission.mutate(write, operation, new, old)
         assert made is not None
         if made is not new:
-            write.type_.strategy.prune(made)
+            try:
+                write.type_.strategy.prune(made)
+            except DecodeError as error:
+                raise internal(str(error)) from error
             write.type_.strategy.default(made)
         return made
 

@@ -247,9 +247,9 @@ async def test_configurations_themselves_are_never_asked_about(hooks: Hooks) -> 
 
 async def test_an_answer_that_is_no_json_patch(hooks: Hooks) -> None:
     """JSONPatch is the only type of patch; another one counts as no answer."""
-    coded = base64.b64encode(b"{}").decode()
+    coded = base64.b64encode(b"[]").decode()
     await hooks.add("odd", lambda request: {"allowed": True, "patchType": "Merge", "patch": coded}, "Mutating")
-    with pytest.raises(ApiError, match="patchType") as caught:
+    with pytest.raises(ApiError, match="unsupported patch type") as caught:
         await create(hooks, config())
     assert caught.value.status == 500
 

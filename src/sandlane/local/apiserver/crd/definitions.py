@@ -137,6 +137,7 @@ class DefinitionStrategy:
 
     has_generation = True
     allows_create_on_update = False
+    needs_version = True
 
     def __init__(self, builtin: Any, definitions: Definitions) -> None:
         self._builtin = builtin

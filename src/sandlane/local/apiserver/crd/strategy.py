@@ -43,6 +43,7 @@ class CustomStrategy:
 
     has_generation = True
     allows_create_on_update = False
+    needs_version = True
 
     def __init__(
         self, resource: Resource, schema: Schema, *, status: bool, scale: tuple[str, str, str] | None = None

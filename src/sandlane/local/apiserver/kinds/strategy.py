@@ -33,7 +33,9 @@ def _nothing(*_: Any) -> None:
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What one kind does beyond the common rules. `generation`: fields whose change raises metadata.generation."""
+    """What one kind does beyond the common rules. `generation`: fields whose change raises metadata.generation.
+    `unconditional`: whether a PUT need not say which version it replaces.
+    """
 
     default: Default = _nothing
     prepare_create: Default = _nothing
@@ -48,6 +50,7 @@ class Rules(msgspec.Struct, frozen=True):
     status: bool = False
     resets_status: bool = True
     create_on_update: bool = False
+    unconditional: bool = True
 
 
 class BuiltinStrategy:
@@ -69,6 +72,11 @@ class BuiltinStrategy:
     def allows_create_on_update(self) -> bool:
         """Whether a PUT of a name that does not exist creates it."""
         return self.rules.create_on_update
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether a PUT must say which version it replaces."""
+        return not self.rules.unconditional
 
     @property
     def blank(self) -> Object:

@@ -79,7 +79,10 @@ _BINDING = Rules(
     check_update=access.check_role_binding_update,
     name=path_segment,
 )
-_WEBHOOKS = Rules(default=admission.default_webhooks, check=admission.check_webhooks, generation=("webhooks",))
+_VERSIONED = Rules(unconditional=False)
+_WEBHOOKS = Rules(
+    default=admission.default_webhooks, check=admission.check_webhooks, generation=("webhooks",), unconditional=False
+)
 _AUTOSCALER = Rules(default=data.default_autoscaler, check=data.check_autoscaler, status=True)
 _OLD_AUTOSCALER = Rules(default=data.default_old_autoscaler, check=data.check_autoscaler, status=True)
 _EVENT = Rules(check=access.check_core_event, create_on_update=True)
@@ -262,7 +265,7 @@ def _networking() -> tuple[Kind, ...]:
     )
     policy = Rules(default=networking.default_network_policy, check=networking.check_network_policy, generation=_SPEC)
     ingress = Rules(check=networking.check_ingress, warn=networking.warn_ingress, generation=_SPEC, status=True)
-    lease = Rules(check=access.check_lease, create_on_update=True)
+    lease = Rules(check=access.check_lease, create_on_update=True, unconditional=False)
     return (
         kind_row("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", rules=endpoint_slice),
         kind_row("coordination.k8s.io/v1", "Lease", "leases", rules=lease),
@@ -285,7 +288,7 @@ def _networking() -> tuple[Kind, ...]:
 
 
 def _policy_and_scaling() -> tuple[Kind, ...]:
-    budget = Rules(check=data.check_disruption_budget, generation=_SPEC, status=True)
+    budget = Rules(check=data.check_disruption_budget, generation=_SPEC, status=True, unconditional=False)
     priority = Rules(
         default=data.default_priority_class,
         check=data.check_priority_class,
@@ -310,7 +313,7 @@ def _policy_and_scaling() -> tuple[Kind, ...]:
             to_storage=conversions.autoscaler_from_v1,
         ),
         kind_row("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", "pc", cluster=True, rules=priority),
-        kind_row("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", cluster=True),
+        kind_row("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", cluster=True, rules=_VERSIONED),
         kind_row(flow, "FlowSchema", "flowschemas", cluster=True, rules=flow_rules),
         kind_row(flow, "PriorityLevelConfiguration", "prioritylevelconfigurations", cluster=True, rules=flow_rules),
     )
@@ -350,8 +353,14 @@ def _extensions() -> tuple[Kind, ...]:
         check=admission.check_admission_policy,
         generation=_SPEC,
         status=True,
+        unconditional=False,
     )
-    binding = Rules(default=admission.default_admission_policy, check=admission.check_policy_binding, generation=_SPEC)
+    binding = Rules(
+        default=admission.default_admission_policy,
+        check=admission.check_policy_binding,
+        generation=_SPEC,
+        unconditional=False,
+    )
     crd = Rules(generation=_SPEC, status=True)
     return (
         kind_row(
@@ -403,11 +412,21 @@ def _storage() -> tuple[Kind, ...]:
     storage_class = Rules(default=data.default_storage_class, check=data.check_storage_class)
     return (
         kind_row(
-            "storage.k8s.io/v1", "CSIDriver", "csidrivers", cluster=True, rules=Rules(default=data.default_csi_driver)
+            "storage.k8s.io/v1",
+            "CSIDriver",
+            "csidrivers",
+            cluster=True,
+            rules=Rules(default=data.default_csi_driver, unconditional=False),
         ),
-        kind_row("storage.k8s.io/v1", "CSINode", "csinodes", cluster=True),
-        kind_row("storage.k8s.io/v1", "CSIStorageCapacity", "csistoragecapacities"),
+        kind_row("storage.k8s.io/v1", "CSINode", "csinodes", cluster=True, rules=_VERSIONED),
+        kind_row("storage.k8s.io/v1", "CSIStorageCapacity", "csistoragecapacities", rules=_VERSIONED),
         kind_row("storage.k8s.io/v1", "StorageClass", "storageclasses", "sc", cluster=True, rules=storage_class),
         kind_row("storage.k8s.io/v1", "VolumeAttributesClass", "volumeattributesclasses", "vac", cluster=True),
-        kind_row("storage.k8s.io/v1", "VolumeAttachment", "volumeattachments", cluster=True, status=True),
+        kind_row(
+            "storage.k8s.io/v1",
+            "VolumeAttachment",
+            "volumeattachments",
+            cluster=True,
+            rules=Rules(status=True, unconditional=False),
+        ),
     )

@@ -167,7 +167,7 @@ def prepare_job(obj: Object) -> None:
     spec, metadata = obj["spec"], obj["metadata"]
     if spec.get("manualSelector") or not metadata.get("uid"):
         return
-    uid, name = metadata["uid"], metadata["name"]
+    uid, name = metadata["uid"], metadata.get("name", "")
     values = (uid, name, uid, name)
     template = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
     same = not metadata.get("labels") or metadata["labels"] == template
