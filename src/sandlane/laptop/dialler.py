@@ -33,6 +33,8 @@ CONNECT_TIMEOUT = 30.0
 HANDSHAKE_TIMEOUT = 5.0
 ENVOY_PATIENCE = 3.0
 """Seconds that a tunnel waits for a local Envoy that is not there: it is started again within a second."""
+ON_ITS_WAY = 1 << 20
+"""Bytes that may be on their way to the local Envoy (the kernel may allow fewer): so that it is seldom waited for."""
 FIRST_RETRY = 0.1
 LAST_RETRY = 2.0
 
@@ -235,6 +237,7 @@ class Dialler:
         end = self._clock.monotonic() + ENVOY_PATIENCE
         while True:
             sock = socket.socket(socket.AF_UNIX)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ON_ITS_WAY)
             sock.setblocking(False)
             try:
                 sock.connect(self._local_socket)  # on one machine: at once, or not at all

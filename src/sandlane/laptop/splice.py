@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-_ROOM = 1 << 17
+_ROOM = 1 << 18
 """Bytes that are taken from the kernel at once."""
 _READ = memoryview(bytearray(_ROOM))
 _DECRYPTED = memoryview(bytearray(_ROOM + (1 << 15)))
