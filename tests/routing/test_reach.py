@@ -31,13 +31,19 @@ def test_what_a_change_is_about() -> None:
 
 
 def test_an_answer_of_a_router_wakes_only_who_waits_for_it() -> None:
-    """Routers answer at each change of their namespace: its Services are not all looked at each time, but when another thing is refused."""
+    """Routers answer at each change of their namespace: its Services are not all looked at each time, but when another thing is
+    refused, and those that have lost their overrides when routes change."""
     refused: list[tuple[str, Refusal]] = []
-    publisher: Any = SimpleNamespace(refusals=lambda namespace: list(refused))
+    publisher: Any = SimpleNamespace(
+        refusals=lambda namespace: list(refused), has_overrides=lambda key: key != WEB, rerouted=()
+    )
     manager: Any = SimpleNamespace(client=None, cache=None, clock=None, recorder=None)
     options: Any = None
     controller = RoutingController(manager, world(), publisher, options, options)
     assert controller._concerned(NAMESPACE) == []
+    publisher.rerouted = ("Sandbox n/a",)
+    assert controller._concerned(NAMESPACE) == [WEB]
+    publisher.rerouted = ()
     controller._waiting = {WEB, Key("elsewhere", "web")}
     assert controller._concerned(NAMESPACE) == [WEB]
     refused.append(("router", Refusal(ROUTES, "n/eta:80", "1", "bad")))

@@ -116,12 +116,17 @@ class RoutingController:
         return result
 
     def _concerned(self, namespace: str) -> list[Key]:
-        """The Services to look at when routers have something new, which is often: those that wait, and all when they refuse other things."""
+        """The Services to look at when routers or routes are others, which is often: those that wait, those that nobody needs
+        routed any more, and all when routers refuse other things."""
         refusals = self._publisher.refusals(namespace)
         if refusals != self._refusals.get(namespace, []):
             self._refusals[namespace] = refusals
             return routed(self._world, namespace)
-        return [key for key in self._waiting if key.namespace == namespace]
+        found = [key for key in self._waiting if key.namespace == namespace]
+        if self._publisher.rerouted:
+            there = map(self._world.services.get, routed(self._world, namespace))
+            found += [each.metadata.key for each in there if each is not None and not self._wanted(each)]
+        return found
 
     async def _reconcile(self, request: Request) -> Result:
         service = self._world.services.get(request)
