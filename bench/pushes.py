@@ -31,6 +31,7 @@ from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.identity import Credentials
 from sandlane.routing.names import router_group
 from sandlane.routing.publisher import Publisher
+from sandlane.routing.report import RouteReports
 from sandlane.testing.cluster import FakeCluster
 from sandlane.world.world import World
 from support.router import NAMESPACE, sandbox, service
@@ -100,6 +101,7 @@ class Bench:
             cache = Cache(cluster.client, clock=SystemClock(), rng=random.Random(0))
             world, xds_server = World.from_cache(cache), xds.XdsServer()
             publisher = Publisher(cache, world, xds_server, SystemClock())
+            RouteReports(world, publisher)  # as in a manager
             self._watch(publisher)
             async with xds_server.listen("127.0.0.1:0") as port, asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(cache.run())]

@@ -56,6 +56,9 @@ log = structlog.get_logger(__name__)
 SETTLE = 0.005
 """Seconds from one publication to the next at least: changes that come meanwhile go together."""
 
+GATHER = 0.005
+"""Seconds for which confirmations of routers are gathered."""
+
 
 class Publisher:
     """The live route table."""
@@ -97,6 +100,7 @@ class Publisher:
         self._own: dict[
             str, tuple[object, ...]
         ] = {}  # xDS group -> what decides about the listeners and secrets it has
+        self._heard: set[str] = set()  # xDS groups that have said something
         self._refuses: dict[str, Refuses] = {}  # xDS group -> what it shall say that it refuses
         self.rerouted: frozenset[str] = frozenset()
         """While subscribers are called: whose routes (`Sandbox NAMESPACE/NAME`, ...) may be other ones than before."""
@@ -315,10 +319,20 @@ class Publisher:
         self._dirty.set()
 
     def _client_changed(self, group: str) -> None:
-        namespace = self._groups.get(group)
-        if namespace is not None:
-            self._hear(group, namespace)
-            self.served.look()
+        """Many routers confirm the same at about the same time: who wants to know is told once."""
+        if not self._heard:
+            asyncio.get_running_loop().call_later(GATHER, self._clients_changed)
+        self._heard.add(group)
+
+    def _clients_changed(self) -> None:
+        heard, self._heard = self._heard, set()
+        namespaces = set()
+        for group in heard:
+            if (namespace := self._groups.get(group)) is not None:
+                self._hear(group, namespace)
+                namespaces.add(namespace)
+        self.served.look()
+        for namespace in sorted(namespaces):
             self._tell(namespace)
 
     def _hear(self, group: str, namespace: str) -> None:
