@@ -227,7 +227,7 @@ def run() -> list[Table]:
     )
     note = (
         f"One sandbox gets its route, {CHANGES} times: from the write in the API server (embedded, in the same process). One router is Envoy, the "
-        f"others are stand-ins that confirm at once. Limits: 50 and 200 ms at 1,000 sandboxes, 80 and 300 ms at 10,000; 80 MiB."
+        f"others are stand-ins that confirm at once; who asks is a process of its own. Limits: 50 and 200 ms at 1,000 sandboxes, 80 and 300 ms at 10,000; 80 MiB."
     )
     return [Table("pushes", "A change of routes", columns, tuple(rows), note)]
 
