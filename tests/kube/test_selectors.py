@@ -55,6 +55,26 @@ def test_bad_label_selectors_are_refused(text: str) -> None:
         parse_label_selector(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+        ("a in (b,", "unable to parse requirement: found '', expected: ',', or identifier"),
+        ("a in (b c)", "unable to parse requirement: found 'c', expected: ',' or ')'"),
+        ("a in (", "unable to parse requirement: found '', expected: ',', ')' or identifier"),
+        ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+        ("a=b=c", "found '=', expected: ',' or 'end of string'"),
+        ("a,,b", "found ',', expected: identifier after ','"),
+        ("=x", "found '=', expected: !, identifier, or 'end of string'"),
+    ],
+)
+def test_what_is_wrong_with_a_selector_is_told(text: str, why: str) -> None:
+    """In the words of kube-apiserver."""
+    with pytest.raises(SelectorError) as caught:
+        parse_label_selector(text)
+    assert str(caught.value) == why
+
+
 @pytest.mark.parametrize("text", ["a=b", "a!=b", "a in (b,c)", "a notin (b,c)", "a", "!a", "a>3", "a<3", "a=b,!c"])
 def test_a_selector_reads_as_it_was_written(text: str) -> None:
     """`format_selector` is the inverse of parsing."""

@@ -62,8 +62,8 @@ def parse_label_selector(text: str) -> Selector:
             if tokens[0] != ",":
                 raise SelectorError(f"found '{tokens[0]}', expected: ',' or 'end of string'")
             tokens.pop(0)
-            if not tokens:
-                raise SelectorError("found '', expected: identifier after ','")
+            if not tokens or tokens[0] in _SIGNS_OF_TEXTS:
+                raise SelectorError(f"found '{''.join(tokens[:1])}', expected: identifier after ','")
     return tuple(found)
 
 
@@ -121,6 +121,9 @@ def parse_field_selector(text: str) -> tuple[tuple[str, str, bool], ...]:
     return tuple(found)
 
 
+_SIGNS_OF_TEXTS = (",", "(", ")", "=", "==", "!=", "<", ">")
+
+
 def _tokens(text: str) -> list[str]:
     found, at = [], 0
     while at < len(text):
@@ -139,7 +142,7 @@ def _requirement(tokens: list[str], text: str) -> Requirement:
     negated = token == "!"
     if negated:
         token = tokens.pop(0) if tokens else ""
-    if token in (",", "(", ")", "=", "==", "!=", "<", ">", ""):
+    if token in _SIGNS_OF_TEXTS or not token:
         if negated:
             raise SelectorError(f"unable to parse requirement: found '{token}', expected: identifier")
         raise SelectorError(f"found '{token}', expected: !, identifier, or 'end of string'")
@@ -165,9 +168,11 @@ def _requirement(tokens: list[str], text: str) -> Requirement:
 
 
 def _values(tokens: list[str]) -> tuple[str, ...]:
-    opening = tokens.pop(0) if tokens else ""
-    if opening != "(":
-        raise SelectorError(f"unable to parse requirement: found '{opening}' expected: '('")
+    opened = tokens.pop(0) if tokens else ""
+    if opened != "(":
+        raise SelectorError(f"unable to parse requirement: found '{opened}' expected: '('")
+    if not tokens:
+        raise SelectorError("unable to parse requirement: found '', expected: ',', ')' or identifier")
     found: list[str] = []
     expect_value = True
     while tokens:
@@ -181,10 +186,17 @@ def _values(tokens: list[str]) -> tuple[str, ...]:
                 found.append("")
             expect_value = True
             continue
+        if not expect_value or token in _SIGNS_OF_TEXTS:
+            raise _unexpected(token, expect_value)
         _check(_VALUE, token, "a valid label value")
         found.append(token)
         expect_value = False
-    raise SelectorError("unable to parse requirement: found '', expected: ',' or ')'")
+    raise _unexpected("", expect_value)
+
+
+def _unexpected(token: str, expect_value: bool) -> SelectorError:
+    wanted = "',', or identifier" if expect_value else "',' or ')'"
+    return SelectorError(f"unable to parse requirement: found '{token}', expected: {wanted}")
 
 
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:

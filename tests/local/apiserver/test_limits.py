@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandlane.kube.errors import Forbidden
-from sandlane.kube.resource import CONFIG_MAPS, PODS, SERVICES
+from sandlane.kube.resource import CONFIG_MAPS, PODS, SERVICES, Resource
 from sandlane.testing.cluster import FakeCluster
 
 
@@ -55,3 +55,11 @@ async def test_limit_range_sets_and_refuses() -> None:
         assert resources == {"limits": {"memory": "64Mi"}, "requests": {"memory": "64Mi"}}
         with pytest.raises(Forbidden, match="maximum memory usage per Container is 128Mi, but limit is 1Gi"):
             await cluster.client.create(PODS, pod("large", limits={"memory": "1Gi"}))
+
+
+async def test_the_classes_of_the_system_are_there() -> None:
+    """Manifests of parts of a cluster name them, and tools look for them."""
+    classes = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False)
+    async with FakeCluster() as cluster:
+        found = {each["metadata"]["name"]: each["value"] for each in (await cluster.client.list(classes)).items}
+    assert found == {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}

@@ -18,7 +18,7 @@ _RANGES: StorageKey = ("", "limitranges")
 _QUOTAS: StorageKey = ("", "resourcequotas")
 _CLASSES: StorageKey = ("scheduling.k8s.io", "priorityclasses")
 _PREEMPT = "PreemptLowerPriority"
-_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 _LIMITED = frozenset({_PODS, ("", "persistentvolumeclaims")})
 
 
@@ -41,8 +41,8 @@ class Limits:
             return
         spec = obj["spec"]
         name = spec.get("priorityClassName", "")
-        value, policy = _SYSTEM_PRIORITIES.get(name, 0), _PREEMPT
-        if (name not in _SYSTEM_PRIORITIES and self._store.count(_CLASSES)) or (name and not value):
+        value, policy = SYSTEM_PRIORITIES.get(name, 0), _PREEMPT
+        if (name not in SYSTEM_PRIORITIES and self._store.count(_CLASSES)) or (name and not value):
             classes = {each["metadata"]["name"]: each for each in self._objects(_CLASSES, "")}
             defaults = [each for each in classes.values() if each.get("globalDefault")]
             found = classes.get(name) if name else min(defaults, key=lambda each: each.get("value", 0), default=None)

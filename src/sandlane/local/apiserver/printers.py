@@ -268,7 +268,7 @@ PRINTERS: dict[tuple[str, str], tuple[Column, ...]] = {
         _text("Data", lambda obj: len(obj.get("data") or ())),
         AGE,
     ),
-    ("", "ServiceAccount"): (_text("Secrets", lambda obj: len(obj.get("secrets") or ())), AGE),
+    ("", "ServiceAccount"): (AGE,),
     ("", "Endpoints"): (_text("Endpoints", _endpoints), AGE),
     ("", "Node"): (
         _text("Status", _node_status),
