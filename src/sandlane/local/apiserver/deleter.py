@@ -138,7 +138,7 @@ class Deleter:
                 metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
             return obj
         metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
-        if not namespace:
+        if not namespace and write.type_.storage_key != DEFINITIONS:
             metadata["deletionGracePeriodSeconds"] = grace
         if metadata.get("generation") and write.type_.storage_key != DEFINITIONS:
             metadata["generation"] += 1

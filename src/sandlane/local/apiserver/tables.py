@@ -104,7 +104,7 @@ def _cell(column: Column, obj: Object) -> Any:
 
 
 def _describe(field: str) -> str:
-    return Schema.builtin(_META).properties[field].description
+    return str(Schema.builtin(_META).raw["properties"][field]["description"])
 
 
 def _describe_column(name: str) -> str:

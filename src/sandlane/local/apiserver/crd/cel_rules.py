@@ -144,6 +144,8 @@ def _run(rule: Mapping[str, Any], schema: Schema, value: Any, old: Any, path: st
     at = path
     if field := rule.get("fieldPath"):
         at = f"{path}{_resolved(field, schema)}".removeprefix(".")
+    if reason == "FieldValueDuplicate":
+        return FieldError(reason, at, OMITTED)
     return FieldError(reason if reason in REASONS else "FieldValueInvalid", at, shown, message)
 
 

@@ -17,7 +17,8 @@ from sandlane.local.apiserver.crd.structure_rules import INCOMPLETE, check_node
 from sandlane.local.apiserver.crd.validation import validate
 from sandlane.local.apiserver.crd.version_rules import check_names, check_versions
 from sandlane.local.apiserver.kinds.admission import check_webhook_url
-from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
+from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError, go_struct
+from sandlane.local.apiserver.kinds.names import subdomain
 from sandlane.local.apiserver.schema import Schema
 
 
@@ -45,10 +46,10 @@ def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> 
         faults.invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group')
     if not group:
         faults.required("spec.group")
-    elif "." not in group:
+    elif "." not in group and not subdomain(group):
         faults.invalid("spec.group", group, "should be a domain with at least one dot")
     faults.one_of("spec.scope", spec.get("scope"), ("Cluster", "Namespaced"), required=True)
-    for field in ("plural", "kind"):
+    for field in ("plural", "singular", "kind", "listKind"):
         if not names.get(field):
             faults.required(f"spec.names.{field}")
     check_names(faults, obj)
@@ -56,7 +57,9 @@ def check_definition(faults: Faults, obj: Object, *, updating: bool = False) -> 
     storing = [version["name"] for version in versions if version.get("storage")]
     if len(storing) != 1:
         faults.invalid("spec.versions", _versions(versions), "must have exactly one version marked as storage version")
-        if len(storing) > 1 and not updating:
+        if not storing and not updating:
+            faults.invalid("status.storedVersions", None, "must have at least one stored version")
+        elif len(storing) > 1 and not updating:
             faults.invalid("status.storedVersions", storing, "must have exactly one stored version")
     check_versions(faults, spec)
     _check_conversion(faults, spec)
@@ -131,7 +134,14 @@ def _check_client(faults: Faults, client: Object, at: str) -> None:
 
 
 def _versions(versions: list[Object]) -> Any:
-    return [{"name": version.get("name")} for version in versions]
+    """As upstream shows them: what they may have in common is kept beside them."""
+    fields = "name served storage deprecated deprecationWarning schema subresources additionalPrinterColumns selectableFields"
+    shown = []
+    for version in versions:
+        bare = {key: version[key] for key in ("name", "deprecationWarning") if key in version}
+        flags = {key: bool(version.get(key)) for key in ("served", "storage", "deprecated")}
+        shown.append(go_struct(bare | flags, fields))
+    return shown
 
 
 def _check_schema(faults: Faults, raw: Any, at: str, rules: Rules, place: Place, *, root: bool = False) -> None:

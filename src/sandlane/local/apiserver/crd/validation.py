@@ -241,9 +241,10 @@ def _check_list(
         _check_unique(keys, keys, path, errors)
     if schema.items is None:
         return
-    before = _by_key(old, schema) if isinstance(old, list) else {}
+    keyed = schema.list_type == "map"  # only there an item is known to be one of before
+    before = _by_key(old, schema) if keyed and isinstance(old, list) else {}
     for index, item in enumerate(value):
-        if schema.list_type == "map" and not isinstance(item, dict):
+        if keyed and not isinstance(item, dict):
             why = "must be an object for an array of list-type map"
             errors.append(FieldError("FieldValueInvalid", f"{path}[{index}]", item, why))
         _check(item, schema.items, f"{path}[{index}]", errors, before.get(_key(item, schema, index)), updating)

@@ -22,7 +22,7 @@ def check_names(faults: Faults, obj: Object) -> None:
     """Group and names."""
     spec = obj["spec"]
     names, group = spec.get("names") or {}, spec.get("group", "")
-    for detail in subdomain(group) if "." in group else ():
+    for detail in subdomain(group) if group else ():
         faults.invalid("spec.group", group, detail)
     annotations = obj["metadata"].get("annotations") or {}
     if f".{group}".endswith(_PROTECTED) and not annotations.get(_APPROVED):
@@ -47,19 +47,45 @@ def check_versions(faults: Faults, spec: Object) -> None:
     """Versions without their schemas: names, columns, subresources, fields to select by."""
     versions = spec.get("versions") or []
     if spec.get("preserveUnknownFields"):
-        faults.invalid("spec.preserveUnknownFields", True, "must be false")
+        why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+        faults.invalid("spec.preserveUnknownFields", True, why)
     seen = [version.get("name", "") for version in versions]
     if len(set(seen)) < len(seen):
         faults.invalid("spec.versions", seen, "must contain unique version names")
     for index, version in enumerate(versions):
-        at = f"spec.versions[{index}]"
-        for detail in dns1035_label(version.get("name", "")):
-            faults.invalid(f"{at}.name", version.get("name", ""), detail)
-        for place, column in enumerate(version.get("additionalPrinterColumns") or ()):
-            _check_column(faults, column, f"{at}.additionalPrinterColumns[{place}]")
-        _check_scale(faults, (version.get("subresources") or {}).get("scale"), f"{at}.subresources.scale")
-        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-        _check_selectable(faults, version.get("selectableFields") or (), schema, f"{at}.selectableFields")
+        at, name = f"spec.versions[{index}]", version.get("name", "")
+        for detail in dns1035_label(name):
+            faults.invalid(f"{at}.name", name, detail)
+        if version.get("deprecationWarning") and not version.get("deprecated"):
+            text = "can only be set for deprecated versions"
+            faults.invalid(f"{at}.deprecationWarning", version["deprecationWarning"], text)
+    for detail in dns1035_label(seen[0]) if seen else ():
+        faults.invalid("spec.version", seen[0], detail)
+    for field, check in _CHECKS.items():
+        shared = all(version.get(field) == versions[0].get(field) for version in versions)
+        for index, version in enumerate(versions[:1] if shared else versions):  # upstream keeps once what all share
+            check(faults, version, f"spec.{field}" if shared else f"spec.versions[{index}].{field}")
+
+
+def _check_columns(faults: Faults, version: Object, at: str) -> None:
+    for place, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        _check_column(faults, column, f"{at}[{place}]")
+
+
+def _check_subresources(faults: Faults, version: Object, at: str) -> None:
+    _check_scale(faults, (version.get("subresources") or {}).get("scale"), f"{at}.scale")
+
+
+def _check_fields(faults: Faults, version: Object, at: str) -> None:
+    schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    _check_selectable(faults, version.get("selectableFields") or (), schema, at)
+
+
+_CHECKS = {
+    "additionalPrinterColumns": _check_columns,
+    "subresources": _check_subresources,
+    "selectableFields": _check_fields,
+}
 
 
 def _check_column(faults: Faults, column: Object, at: str) -> None:
@@ -73,10 +99,10 @@ def _check_column(faults: Faults, column: Object, at: str) -> None:
         faults.invalid(f"{at}.format", column["format"], f"must be one of {','.join(_COLUMN_FORMATS)}")
     path = column.get("jsonPath")
     if not path:
-        faults.required(f"{at}.jsonPath")
+        faults.required(f"{at}.JSONPath")
         return
     if not path.startswith("."):
-        faults.invalid(f"{at}.jsonPath", path, "must be a simple json path starting with .")
+        faults.invalid(f"{at}.JSONPath", path, "must be a simple json path starting with .")
 
 
 def _check_scale(faults: Faults, scale: Object | None, at: str) -> None:
@@ -87,6 +113,8 @@ def _check_scale(faults: Faults, scale: Object | None, at: str) -> None:
         if not path:
             if field != "labelSelectorPath":
                 faults.required(f"{at}.{field}")
+        elif not path.startswith("."):
+            faults.invalid(f"{at}.{field}", path, "must be a simple json path starting with .")
         elif not _SIMPLE_PATH.fullmatch(path) or not path.startswith(under):
             where = " or ".join(each.rstrip(".") for each in under)
             faults.invalid(f"{at}.{field}", path, f"should be a json path under {where}")
