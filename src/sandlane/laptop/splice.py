@@ -55,6 +55,8 @@ class Tls:
         try:
             while count := read(len(_DECRYPTED), _DECRYPTED[size:]):
                 size += count
+                if not self._incoming.pending:  # to be told so by OpenSSL costs more
+                    return _DECRYPTED[:size], False
         except ssl.SSLWantReadError:
             return _DECRYPTED[:size], False
         except ssl.SSLZeroReturnError:
