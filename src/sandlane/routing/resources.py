@@ -28,6 +28,8 @@ from sandlane.routing.sources import described
 from sandlane.world.records import Service
 
 ROUTER_SELECTOR = ROUTER_PODS
+ENVOY_IMAGE = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
+"""The version that the tests run; the tunnel servers need fields that 1.39 and older do not know."""
 _PORT_FIELDS = ("name", "port", "protocol", "appProtocol")
 
 
@@ -36,7 +38,7 @@ class RouterOptions(msgspec.Struct, frozen=True):
 
     xds_host: str
     xds_port: int
-    image: str = "docker.io/envoyproxy/envoy:distroless-v1.38.0"
+    image: str = ENVOY_IMAGE
     replicas: int = 2
     certificate_in_environment: bool = False
     """Where Pods can mount nothing."""
