@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from sandlane.api import reasons
 from sandlane.kube.client import Client, Random
 from sandlane.kube.clock import Clock
 from sandlane.kube.errors import Forbidden, KubeError, NotFound
@@ -237,6 +238,8 @@ class Connection:
         ready = conditions.get("Ready") or {}
         held.ready = {"True": True, "False": False}.get(ready.get("status", ""))
         held.cluster = ready.get("message") or ready.get("reason") or ""
+        if ready.get("reason") == reasons.NOT_CONNECTED:  # its message is for those who look from the cluster
+            held.cluster = "the cluster does not see the tunnels yet"
         after = targets_of(obj)
         before = self._specs.setdefault(joined.uid, after)
         if after != before:
