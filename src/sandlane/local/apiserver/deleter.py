@@ -28,11 +28,16 @@ _POLICIES = ("Background", "Foreground", "Orphan")
 def delete_options(body: Any, query: dict[str, str]) -> Object:
     """`DeleteOptions` from the body and the query. Raises `StatusError` 400 and 422."""
     options: Object = dict(body) if isinstance(body, dict) else {}
+    if (kind := options.get("kind") or "DeleteOptions") != "DeleteOptions":
+        version = options.get("apiVersion") or ""
+        scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
+        raise bad_request(f'no kind "{kind}" is registered for version "{version}" in scheme "{scheme}"')
     if "gracePeriodSeconds" in query:
         try:
             options["gracePeriodSeconds"] = int(query["gracePeriodSeconds"])
         except ValueError:
-            raise bad_request(f"invalid gracePeriodSeconds: {query['gracePeriodSeconds']!r}") from None
+            why = f'strconv.ParseInt: parsing "{query["gracePeriodSeconds"]}": invalid syntax'
+            raise bad_request(why) from None
     for name in ("propagationPolicy", "dryRun"):
         if name in query:
             options[name] = [query[name]] if name == "dryRun" else query[name]
@@ -46,6 +51,9 @@ def delete_options(body: Any, query: dict[str, str]) -> Object:
     if policy is not None and policy not in _POLICIES:
         detail = 'supported values: "Foreground", "Background", "Orphan", "nil"'
         errors.append(FieldError("FieldValueNotSupported", "propagationPolicy", policy, detail))
+    if any(each not in ("All", "") for each in options.get("dryRun") or ()):
+        detail = 'supported values: "All"'
+        errors.append(FieldError("FieldValueNotSupported", "dryRun", options["dryRun"], detail))
     if errors:
         raise invalid("meta.k8s.io", "DeleteOptions", "", errors)
     return options
@@ -149,9 +157,10 @@ class Deleter:
     def _ended(self, write: Write, obj: Object) -> Object:
         """The last state of an object that goes at once: a Pod shows when."""
         if write.type_.storage_key == ("", "pods"):
+            first = "deletionTimestamp" not in obj["metadata"]
             obj["metadata"].setdefault("deletionTimestamp", timestamp(self.writer.clock.now()))
             obj["metadata"]["deletionGracePeriodSeconds"] = 0
-            if obj["metadata"].get("generation"):
+            if first and obj["metadata"].get("generation"):
                 obj["metadata"]["generation"] += 1
         return obj
 

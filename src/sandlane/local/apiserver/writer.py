@@ -21,7 +21,7 @@ from sandlane.local.apiserver import metadata as meta
 from sandlane.local.apiserver import stored_form
 from sandlane.local.apiserver.admission.protocol import Admission, NoAdmission
 from sandlane.local.apiserver.body import check_fields
-from sandlane.local.apiserver.kinds.access import record_requester
+from sandlane.local.apiserver.kinds.access import approve, check_signing_status, record_requester
 from sandlane.local.apiserver.kinds.field_errors import Faults, FieldError
 from sandlane.local.apiserver.kinds.pod_doors import DOORS, check_pod_status, door_faults, through_door
 from sandlane.local.apiserver.kinds.pods import tolerate_for_a_while
@@ -52,6 +52,7 @@ ATTEMPTS = 30
 NAMESPACES: StorageKey = ("", "namespaces")
 PODS: StorageKey = ("", "pods")
 SIGNING_REQUESTS: StorageKey = ("certificates.k8s.io", "certificatesigningrequests")
+_STATUS_CHECKS = {PODS: check_pod_status, SIGNING_REQUESTS: check_signing_status}
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,9 @@ class Writer:
         errors = meta.check_update(new, old)
         if write.subresource in DOORS:
             errors += door_faults(write.subresource, new, old)
-        elif write.subresource == "status" and type_.storage_key == PODS:
+        elif write.subresource in ("status", "approval") and type_.storage_key in _STATUS_CHECKS:
             faults = Faults()
-            check_pod_status(faults, new, old)
+            _STATUS_CHECKS[type_.storage_key](faults, new, old)
             errors += faults.errors
         elif write.subresource != "binding":
             errors += type_.strategy.validate_update(new, old)
@@ -236,8 +237,7 @@ class Writer:
             return old
         return await self._put(write, key, new, stored.version)
 
-    @staticmethod
-    def _prepared(write: Write, new: Object, old: Object) -> Object:
+    def _prepared(self, write: Write, new: Object, old: Object) -> Object:
         """A shallow copy of a new object with what this door cannot change put back. Raises `StatusError`."""
         new = {**new, "metadata": dict(new["metadata"])}
         meta.prepare_update(write.type_, new, old)
@@ -246,9 +246,11 @@ class Writer:
             return meta.with_status(write.type_, old, new)
         if write.subresource == "finalize":
             new["status"] = copy_json(old.get("status") or {})
+        elif write.subresource == "approval":
+            approve(new, old, timestamp(self.clock.now()))
         elif write.subresource in DOORS:
             return through_door(write.subresource, new, old)
-        elif write.subresource not in ("", "scale", "approval", "binding"):
+        elif write.subresource not in ("", "scale", "binding"):
             raise bad_request(f"{write.subresource} cannot be changed")
         return new
 

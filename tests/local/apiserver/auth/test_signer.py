@@ -21,6 +21,7 @@ from sandlane.local.apiserver.auth.user import User
 from sandlane.local.apiserver.pki import ClusterPki
 
 PATH = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+CERTIFICATE = base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode()
 APPROVED = {"type": "Approved", "status": "True", "reason": "Test", "message": ""}
 
 
@@ -113,7 +114,7 @@ async def test_signers_are_a_right(asked: Any, verb: str, names: list[str]) -> N
     spec = {"request": request, "signerName": SIGNER, "usages": ["client auth"]}
     obj = await asked.make(PATH, {"metadata": {"name": "r"}, "spec": spec})
     where = "approval" if verb == "approve" else "status"
-    obj["status"] = {"conditions": [APPROVED]} if verb == "approve" else {"certificate": "LQ=="}
+    obj["status"] = {"conditions": [APPROVED]} if verb == "approve" else {"certificate": CERTIFICATE}
     status, answer = await asked.ask("PUT", f"{PATH}/r/{where}", obj, user=jane)
     assert (status, f"user not permitted to {verb} requests" in answer["message"]) == (403, True)
     more = {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": [verb], "resourceNames": names}

@@ -153,7 +153,7 @@ def test_limit_range_defaults() -> None:
             CLAIMS,
             {"spec": {"resources": {"requests": {"storage": "2Gi"}}}},
             limit_range("PersistentVolumeClaim", max={"storage": "1Gi"}),
-            ["maximum storage usage per PersistentVolumeClaim is 1Gi, but limit is 2Gi"],
+            ["maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi"],
         ),
         (SERVICES, {}, limit_range(max={"cpu": "1"}), []),
     ],

@@ -211,7 +211,7 @@ def _denied(policy: Object, binding: Object | None, at: Attributes, message: str
     why = f"ValidatingAdmissionPolicy '{policy['metadata']['name']}'{by} denied request: {message}"
     refused = forbidden(resource.group, resource.plural, at.name, why)
     reason = reason or "Invalid"
-    details = (refused.details or {}) | {"causes": [{"message": message}]}
+    details = (refused.details or {}) | {"causes": [{"message": why}]}
     return StatusError(_CODES.get(reason, 422), reason, refused.message, details)
 
 

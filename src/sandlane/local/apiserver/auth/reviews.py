@@ -11,7 +11,8 @@ from sandlane.kube.transport import Request, Response
 from sandlane.local.apiserver.auth.rbac import Attributes, Rbac
 from sandlane.local.apiserver.auth.user import User
 from sandlane.local.apiserver.body import check_fields, decode_object, validation_mode
-from sandlane.local.apiserver.kinds.field_errors import Faults
+from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
+from sandlane.local.apiserver.kinds.names import qualified_name
 from sandlane.local.apiserver.request_info import RequestInfo
 from sandlane.local.apiserver.resource_type import ResourceType
 from sandlane.local.apiserver.status import bad_request, invalid
@@ -58,6 +59,9 @@ class Reviews:
             faults.invalid("spec.user", spec.get("user") or "", _NO_SUBJECT)
         if info.resource == "localsubjectaccessreviews":
             _check_local(faults, obj, spec, info.namespace)
+        extra = {key: value for key, value in obj["metadata"].items() if key not in ("namespace", "managedFields")}
+        if extra:
+            faults.invalid("metadata", extra, "must be empty")
         _refuse(faults)
         return self._decide(spec, spec.get("user") or "", spec.get("groups") or ())
 
@@ -98,8 +102,24 @@ def _check(spec: Object) -> Faults:
         faults.invalid("spec.resourceAttributes", None, _NEITHER)
     elif spec.get("resourceAttributes") is not None and spec.get("nonResourceAttributes") is not None:
         together = "cannot be specified in combination with resourceAttributes"
-        faults.invalid("spec.nonResourceAttributes", spec["nonResourceAttributes"], together)
+        shown = go_struct(spec["nonResourceAttributes"], "path verb")
+        faults.invalid("spec.nonResourceAttributes", shown, together)
+    for kind in ("fieldSelector", "labelSelector"):
+        selector = (spec.get("resourceAttributes") or {}).get(kind)
+        if selector is not None:
+            _check_selector(faults, selector, f"spec.resourceAttributes.{kind}")
     return faults
+
+
+def _check_selector(faults: Faults, selector: Object, at: str) -> None:
+    raw, requirements = selector.get("rawSelector"), selector.get("requirements") or []
+    if raw and requirements:
+        faults.invalid(f"{at}.rawSelector", raw, "may not specified at the same time as requirements")
+    elif not raw and not requirements:
+        faults.required(f"{at}.requirements", f"when {at} is specified, requirements or rawSelector is required")
+    for index, requirement in enumerate(requirements):
+        for detail in qualified_name(requirement.get("key", "")) if at.endswith("labelSelector") else ():
+            faults.invalid(f"{at}.requirements[{index}].key", requirement.get("key", ""), detail)
 
 
 def _check_local(faults: Faults, obj: Object, spec: Object, namespace: str) -> None:

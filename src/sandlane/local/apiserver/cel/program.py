@@ -128,6 +128,8 @@ def _select(node: Select) -> Step:
         fields = getattr(value, "fields", None)
         if isinstance(fields, dict) and name in fields:
             return fields[name]
+        if value is None:
+            raise EvaluationError(f"no such key: {name}")
         raise EvaluationError(f"no such overload: {type_name(value)}.{name}")
 
     return select

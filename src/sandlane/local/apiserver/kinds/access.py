@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from sandlane.kube.patch.values import equal_json
+from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
 from sandlane.local.apiserver.kinds.names import path_segment
@@ -36,6 +36,7 @@ _USAGES = (
     "signing",
     "timestamping",
 )
+_LEAST_SECONDS = 600
 _SUBJECTS = ("ServiceAccount", "User", "Group")
 
 
@@ -196,8 +197,36 @@ def check_signing_request(faults: Faults, obj: Object) -> None:
         )
     if not spec.get("usages"):
         faults.required("spec.usages")
+    seconds = spec.get("expirationSeconds")
+    if seconds is not None and seconds < _LEAST_SECONDS:
+        detail = f"may not specify a duration less than {_LEAST_SECONDS} seconds (10 minutes)"
+        faults.invalid("spec.expirationSeconds", seconds, detail)
 
 
-def check_signing_request_update(faults: Faults, new: Object, old: Object) -> None:
-    """What is asked for may not change."""
-    faults.immutable("spec", new.get("spec"), same=equal_json(new.get("spec"), old.get("spec")))
+def keep_signing_request(new: Object, old: Object) -> None:
+    """What is asked for does not change."""
+    new["spec"] = copy_json(old.get("spec") or {})
+
+
+def approve(new: Object, old: Object, now: str) -> None:
+    """A change through `approval`: of the status only the conditions count, and each has a time."""
+    keep_signing_request(new, old)
+    status = {key: value for key, value in (old.get("status") or {}).items() if key != "conditions"}
+    conditions = (new.get("status") or {}).get("conditions") or []
+    for condition in conditions:
+        condition["lastTransitionTime"] = condition.get("lastTransitionTime") or now
+        condition["lastUpdateTime"] = condition.get("lastUpdateTime") or now
+    new["status"] = status | ({"conditions": conditions} if conditions else {})
+
+
+def check_signing_status(faults: Faults, new: Object, old: Object) -> None:
+    """A decision stays; what is issued is a certificate."""
+    status, before = new.get("status") or {}, old.get("status") or {}
+    left, had = ([each["type"] for each in part.get("conditions") or ()] for part in (status, before))
+    for kind in ("Approved", "Denied", "Failed"):
+        if kind in had and kind not in left:
+            faults.forbidden("status.conditions", f'updates may not remove a condition of type "{kind}"')
+    certificate = status.get("certificate")
+    if certificate and b"-----BEGIN CERTIFICATE-----" not in base64.b64decode(certificate):
+        text = "must contain at least one CERTIFICATE PEM block"
+        faults.invalid("status.certificate", "<certificate data>", text)

@@ -8,7 +8,7 @@ from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.quantity import canonical_quantity, parse_quantity
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
-from sandlane.local.apiserver.kinds.names import check_finalizer, check_selector
+from sandlane.local.apiserver.kinds.names import check_finalizer, check_selector, qualified_name
 from sandlane.local.apiserver.kinds.volume_rules import check_claim_spec
 
 
@@ -347,6 +347,7 @@ def check_limit_range(faults: Faults, obj: Object) -> None:
             f"spec.limits[{index}]",
             [limit.get(key) or {} for key in ("min", "max", "default", "defaultRequest")],
         )
+        _check_limit_type(faults, limit, at)
         for name in sorted({name for each in bounds for name in each}):
             low, high, default, request = (each.get(name) for each in bounds)
             for field, shown, less, more, texts in (
@@ -360,6 +361,25 @@ def check_limit_range(faults: Faults, obj: Object) -> None:
                 if less is not None and more is not None and parse_quantity(less) > parse_quantity(more):
                     text = f"{texts[0]} {less} is greater than {texts[1]} {more}"
                     faults.invalid(f"{at}.{field}[{name}]", shown, text)
+
+
+def _check_limit_type(faults: Faults, limit: Object, at: str) -> None:
+    kind = limit.get("type", "")
+    details = qualified_name(kind)
+    if not details and "/" not in kind and kind not in ("Pod", "Container", "PersistentVolumeClaim"):
+        details = ["must be a standard limit type or fully qualified"]
+    for detail in details:
+        faults.invalid(f"{at}.type", kind, detail)
+    if kind == "Pod":
+        for key in ("default", "defaultRequest"):
+            if limit.get(key):
+                faults.forbidden(f"{at}.{key}", "may not be specified when `type` is 'Pod'")
+    if kind == "PersistentVolumeClaim" and not ({*(limit.get("min") or {}), *(limit.get("max") or {})} & {"storage"}):
+        text = "either minimum or maximum storage value is required, but neither was provided"
+        faults.required(f"{at}.limits", text)
+    for name, ratio in (limit.get("maxLimitRequestRatio") or {}).items():
+        if parse_quantity(ratio) < 1:
+            faults.invalid(f"{at}.maxLimitRequestRatio[{name}]", ratio, f"ratio {ratio} is less than 1")
 
 
 def default_limit_range(obj: Object) -> None:

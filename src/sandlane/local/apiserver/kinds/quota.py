@@ -211,15 +211,23 @@ def _limits(ranges: Iterable[Object], kind: str) -> Iterator[Object]:
 
 def default_from_ranges(pod: Object, ranges: Iterable[Object]) -> None:
     """Containers get the defaults that the LimitRanges of their namespace set, where they say nothing."""
-    limits = list(_limits(ranges, "Container"))
-    for path, container in all_containers(pod.get("spec") or {}):
+    limits, told = list(_limits(ranges, "Container")), list[str]()
+    for path, container in sorted(all_containers(pod.get("spec") or {}), key=lambda each: each[0].startswith("init")):
         if path.startswith("ephemeral"):
             continue
         resources = container.setdefault("resources", {})
+        given = {field: set(resources.get(field) or {}) for field in ("requests", "limits")}
         for limit in limits:
             for field, source in (("limits", "default"), ("requests", "defaultRequest")):
                 for name, value in (limit.get(source) or {}).items():
                     resources.setdefault(field, {}).setdefault(name, value)
+        who = f"{'init ' if path.startswith('init') else ''}container {container.get('name', '')}"
+        for field in ("requests", "limits"):
+            if added := sorted(set(resources.get(field) or {}) - given[field]):
+                told.append(f"{', '.join(added)} {field.removesuffix('s')} for {who}")
+    if told:
+        annotations = pod["metadata"].setdefault("annotations", {})
+        annotations["kubernetes.io/limit-ranger"] = "LimitRanger plugin set: " + "; ".join(told)
 
 
 def range_faults(resource: Resource, obj: Object, ranges: Iterable[Object]) -> list[str]:
@@ -259,12 +267,13 @@ def _range_faults(kind: str, limit: Object, requests: Usage, limits: Usage) -> I
             yield f"minimum {name} usage per {kind} is {shown}.  No request is specified"
         elif requests[name] < parse_quantity(text):
             yield f"minimum {name} usage per {kind} is {shown}, but request is {_text(name, requests[name])}"
+    said = "request" if kind == "PersistentVolumeClaim" else "limit"
     for name, text in (limit.get("max") or {}).items():
         shown = canonical_quantity(text)
         if name not in limits:
             yield f"maximum {name} usage per {kind} is {shown}.  No limit is specified"
         elif limits[name] > parse_quantity(text):
-            yield f"maximum {name} usage per {kind} is {shown}, but limit is {_text(name, limits[name])}"
+            yield f"maximum {name} usage per {kind} is {shown}, but {said} is {_text(name, limits[name])}"
     for name, text in (limit.get("maxLimitRequestRatio") or {}).items():
         if not requests.get(name) or name not in limits:
             yield f"{name} max limit to request ratio per {kind} is {text}, but no request is specified or request is 0"

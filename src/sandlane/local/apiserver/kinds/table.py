@@ -322,7 +322,7 @@ def _policy_and_scaling() -> tuple[Kind, ...]:
 def _access() -> tuple[Kind, ...]:
     rbac, authentication = "rbac.authorization.k8s.io/v1", "authentication.k8s.io/v1"
     authorization = "authorization.k8s.io/v1"
-    signing = Rules(check=access.check_signing_request, check_update=access.check_signing_request_update, status=True)
+    signing = Rules(check=access.check_signing_request, prepare_update=access.keep_signing_request, status=True)
     return (
         kind_row(rbac, "ClusterRoleBinding", "clusterrolebindings", cluster=True, rules=_BINDING),
         kind_row(rbac, "ClusterRole", "clusterroles", cluster=True, rules=_ROLE),
