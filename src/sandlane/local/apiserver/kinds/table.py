@@ -15,6 +15,7 @@ from sandlane.local.apiserver.kinds import (
     pod_rules,
     pod_warnings,
     pods,
+    rare,
     security_rules,
     services,
     workloads,
@@ -124,7 +125,13 @@ def _core() -> tuple[Kind, ...]:
         warn=data.warn_claim,
         status=True,
     )
-    volume = Rules(default=data.default_volume, prepare_create=data.prepare_volume, warn=data.warn_claim, status=True)
+    volume = Rules(
+        default=data.default_volume,
+        prepare_create=data.prepare_volume,
+        check=rare.check_persistent_volume,
+        warn=data.warn_claim,
+        status=True,
+    )
     config_map = Rules(check=configuration.check_config_map, check_update=configuration.check_config_map_update)
     secret = Rules(
         default=configuration.default_secret,
@@ -178,7 +185,7 @@ def _core() -> tuple[Kind, ...]:
             "v1",
             "PodTemplate",
             "podtemplates",
-            rules=Rules(default=pods.default_pod_template, generation=("template",)),
+            rules=Rules(default=pods.default_pod_template, check=rare.check_pod_template, generation=("template",)),
         ),
         kind_row(
             "v1",
@@ -246,7 +253,9 @@ def _apps_and_batch() -> tuple[Kind, ...]:
         status=True,
     )
     return (
-        kind_row("apps/v1", "ControllerRevision", "controllerrevisions"),
+        kind_row(
+            "apps/v1", "ControllerRevision", "controllerrevisions", rules=Rules(check=rare.check_controller_revision)
+        ),
         kind_row("apps/v1", "DaemonSet", "daemonsets", "ds", all_=True, rules=daemon_set),
         kind_row("apps/v1", "Deployment", "deployments", "deploy", all_=True, subresources=(SCALE,), rules=_DEPLOYMENT),
         kind_row("apps/v1", "ReplicaSet", "replicasets", "rs", all_=True, subresources=(SCALE,), rules=replica_set),
@@ -280,7 +289,13 @@ def _networking() -> tuple[Kind, ...]:
             to_storage=conversions.event_to_core,
         ),
         kind_row("networking.k8s.io/v1", "Ingress", "ingresses", "ing", rules=ingress),
-        kind_row("networking.k8s.io/v1", "IngressClass", "ingressclasses", cluster=True, rules=Rules(generation=_SPEC)),
+        kind_row(
+            "networking.k8s.io/v1",
+            "IngressClass",
+            "ingressclasses",
+            cluster=True,
+            rules=Rules(check=rare.check_ingress_class, generation=_SPEC),
+        ),
         kind_row("networking.k8s.io/v1", "IPAddress", "ipaddresses", "ip", cluster=True),
         kind_row("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", "netpol", rules=policy),
         kind_row("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", cluster=True, status=True),
@@ -313,7 +328,13 @@ def _policy_and_scaling() -> tuple[Kind, ...]:
             to_storage=conversions.autoscaler_from_v1,
         ),
         kind_row("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", "pc", cluster=True, rules=priority),
-        kind_row("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", cluster=True, rules=_VERSIONED),
+        kind_row(
+            "node.k8s.io/v1",
+            "RuntimeClass",
+            "runtimeclasses",
+            cluster=True,
+            rules=Rules(check=rare.check_runtime_class, unconditional=False),
+        ),
         kind_row(flow, "FlowSchema", "flowschemas", cluster=True, rules=flow_rules),
         kind_row(flow, "PriorityLevelConfiguration", "prioritylevelconfigurations", cluster=True, rules=flow_rules),
     )
@@ -409,7 +430,11 @@ def _extensions() -> tuple[Kind, ...]:
 
 
 def _storage() -> tuple[Kind, ...]:
-    storage_class = Rules(default=data.default_storage_class, check=data.check_storage_class)
+    storage_class = Rules(
+        default=data.default_storage_class,
+        check=data.check_storage_class,
+        check_update=rare.check_storage_class_update,
+    )
     return (
         kind_row(
             "storage.k8s.io/v1",

@@ -9,7 +9,7 @@ from zoneinfo import available_timezones
 from sandlane.kube.patch.values import copy_json, equal_json
 from sandlane.kube.resource import Object
 from sandlane.local.apiserver.kinds.field_errors import Faults, go_struct
-from sandlane.local.apiserver.kinds.names import check_selector, selector_matches
+from sandlane.local.apiserver.kinds.names import check_selector, dns_label, selector_matches
 from sandlane.local.apiserver.kinds.pod_rules import check_template
 from sandlane.local.apiserver.kinds.pod_warnings import warn_template
 from sandlane.local.apiserver.kinds.pods import default_template
@@ -284,6 +284,8 @@ def check_replication_controller(faults: Faults, obj: Object) -> None:
 def check_stateful_set(faults: Faults, obj: Object) -> None:
     """A StatefulSet's spec."""
     spec = obj["spec"]
+    for detail in dns_label(spec["serviceName"]) if spec.get("serviceName") else ():
+        faults.invalid("spec.serviceName", spec["serviceName"], detail)
     if spec.get("podManagementPolicy") not in ("OrderedReady", "Parallel"):
         text = "must be 'OrderedReady' or 'Parallel'"
         faults.invalid("spec.podManagementPolicy", spec.get("podManagementPolicy"), text)
