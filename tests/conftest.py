@@ -33,9 +33,9 @@ def logs_as_by_default() -> Iterator[None]:
 
 
 HEAVY = (
-    "e2e/test_up", "e2e/test_laptop", "e2e/test_uninstall", "e2e/test_rights", "e2e/test_demo", "e2e/test_route_changes",
-    "faults/test_leaders", "e2e/test_examples", "e2e/test_admission", "faults/test_sandbox_faults", "faults/test_routegroup_faults",
-    "conformance/test_scenarios", "test_guestbook", "store/test_killed", "apiserver/test_killed", "install/test_chart",
+    "e2e/test_up", "e2e/test_laptop", "e2e/test_uninstall", "conformance/test_scenarios", "e2e/test_route_changes", "e2e/test_rights",
+    "faults/test_leaders", "e2e/test_examples", "e2e/test_admission", "faults/test_sandbox_faults", "e2e/test_demo",
+    "faults/test_routegroup_faults", "test_guestbook", "store/test_killed", "apiserver/test_killed", "install/test_chart",
     "faults/test_routing_faults", "test_any_request",
 )  # fmt: skip
 """Modules that take long, the longest first; with four workers those that share a cluster come to one of them."""

@@ -53,6 +53,8 @@ def test_answers_as_recorded(cluster: Cluster, scenario: dict[str, Any]) -> None
         pytest.skip(str(reason))
     except Mismatch as difference:
         pytest.fail(f"{scenario['name']}: {scenario['promise']}\n{difference}", pytrace=False)
+    finally:
+        client.close()
 
 
 def test_gaps_are_scenarios() -> None:

@@ -35,7 +35,8 @@ class Client:
     """A small HTTP client for one server, with a bearer token or a client certificate."""
 
     def __init__(self, server: str, token: str | None, kubeconfig: str | None, insecure: bool) -> None:
-        self.context = ssl.create_default_context()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._link: http.client.HTTPConnection | None = None
         self.config: dict[str, Any] = {"clusters": [{"name": "c", "cluster": {}}], "users": [{"name": "u", "user": {}}]}
         if kubeconfig:
             try:
@@ -75,24 +76,42 @@ class Client:
                 pem.flush()
                 self.context.load_cert_chain(pem.name)
 
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        url = urllib.parse.urlsplit(self.server)
+        if url.scheme == "https":
+            return http.client.HTTPSConnection(url.netloc, timeout=timeout, context=self.context)
+        return http.client.HTTPConnection(url.netloc, timeout=timeout)
+
     def open(
-        self, method: str, path: str, headers: dict[str, str], body: bytes | None, timeout: float = 60
+        self, method: str, path: str, headers: dict[str, str], timeout: float
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Send one request on its own connection; the caller reads the answer and closes."""
-        url = urllib.parse.urlsplit(self.server)
-        make = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        extra = {"context": self.context} if url.scheme == "https" else {}
-        link = make(url.netloc, timeout=timeout, **extra)
-        link.request(method, url.path + path, body=body, headers=self.headers | headers)
+        link = self._connection(timeout)
+        link.request(method, urllib.parse.urlsplit(self.server).path + path, headers=self.headers | headers)
         return link, link.getresponse()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     def request(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
-        """Send one request and read its answer, parsed when it is JSON."""
-        link, response = self.open(method, path, headers or {}, body)
+        """Send one request on the connection that is kept and read its answer, parsed when it is JSON."""
+        path = urllib.parse.urlsplit(self.server).path + path
+        for kept in (self._link is not None, False):
+            self._link = self._link or self._connection(60)
+            try:
+                self._link.request(method, path, body=body, headers=self.headers | (headers or {}))
+                response = self._link.getresponse()
+                break
+            except (ConnectionError, http.client.HTTPException):
+                self.close()
+                if not kept:  # a kept connection may have been closed meanwhile
+                    raise
         text = response.read().decode(errors="replace")
-        link.close()
         try:
             return Answer(response.status, response.headers, json.loads(text))
         except ValueError:
@@ -113,7 +132,7 @@ class Watch:
 
     def _read(self, client: Client, path: str, headers: dict[str, str]) -> None:
         try:
-            self.link, response = client.open("GET", path, headers, None, timeout=120)
+            self.link, response = client.open("GET", path, headers, timeout=120)
             with closing(self.link), response:
                 self.started.set()
                 if response.status != 200:
