@@ -97,15 +97,15 @@ async def measure(folder: Path) -> dict[str, list[Load]]:
     async with (
         contextlib.AsyncExitStack() as stack,
         running_envoy(application, folder / "app.log", threads=2),
-        running_envoy(first, folder / "first.log", threads=2),
-        running_envoy(second, folder / "second.log", threads=2),
+        running_envoy(first, folder / "first.log"),
+        running_envoy(second, folder / "second.log"),
         tunnel.server(tls_ingress=False),
         tunnel.laptop(UID, LocalTarget(8080, "127.0.0.1", app)),
     ):
         await eventually(lambda: listening(app), "the server listens")
         ssh = await stack.enter_async_context(reverse_tunnel(folder / "ssh", app))
         one = server("ssh", [listener("in", ssh_first, forward)], [cluster("next", ssh)])
-        await stack.enter_async_context(running_envoy(one, folder / "ssh-envoy.log", threads=2))
+        await stack.enter_async_context(running_envoy(one, folder / "ssh-envoy.log"))
         await eventually(lambda: all(map(listening, (plain_first, plain_second, ssh_first))), "all Envoys listen")
         paths = {
             "straight to the server": app,
@@ -157,7 +157,7 @@ def run() -> list[Table]:
         )
     columns = ("path", "requests/s", "of two hops / of ssh", "p50 / p99 µs", "p99, of two hops / of ssh", "errors")
     note = (
-        f"wrk, one thread, medians of {ROUNDS} rounds of {SECONDS} s taken in turn; answers of 100 bytes over 1 and 32 connections, "
+        f"wrk, one thread, medians of {ROUNDS} rounds of {SECONDS} s taken in turn; each Envoy on the way has one worker; answers of 100 bytes over 1 and 32 connections, "
         f"bulk: answers of 1 MiB over 4."
     )
     title = "Tunnel against two plain Envoy hops and ssh -R"
