@@ -15,13 +15,14 @@ install: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 ifneq ($(UV),)
 	uv venv --quiet --allow-existing --python $(PYTHON) .venv
-	uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 else
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 endif
+	$(BIN)/python -m compileall -q -j 0 src  # each of many processes would do it anew
 	@touch $(STAMP)
 
 demo: install

@@ -137,7 +137,7 @@ async def test_garbage_is_collected() -> None:
 
 async def test_deletion_passes_too() -> None:
     """Finalizer on, Secret, then all of it away again."""
-    report = await Harness(Good, objects=[guestbook(), guestbook("b")], steps=[delete], limit=60).check()
+    report = await Harness(Good, objects=[guestbook(), guestbook("b")], steps=[delete], limit=30).check()
     assert "Secret d/a-secret" not in report.world
     assert "Secret d/b-secret" in report.world
 
