@@ -81,7 +81,9 @@ def test_a_pod_is_used_with_kubectl(cluster: Laptop) -> None:
     cluster.done("apply", "-f", "-", stdin=POD)
     cluster.done("wait", "--for=condition=Ready", "pod/page", f"--timeout={DEADLINE:.0f}s")
     ask = "import urllib.request as u; print(u.urlopen('http://page.default.svc.cluster.local:8000/').read().decode())"
-    assert "from a volume" in cluster.done("exec", "page", "--", sys.executable, "-c", ask)
+    until(  # a name is known a moment after its Service is there
+        lambda: "from a volume" in cluster.done("exec", "page", "--", sys.executable, "-c", ask), "the Service answers"
+    )
     assert cluster.done("exec", "-i", "page", "--", "cat", stdin="said") == "said"
     inside = ["env", "-u", "KUBECONFIG", f"HOME={cluster.folder}/nobody", str(BIN / "kubectl"), "auth", "whoami"]
     assert "system:serviceaccount:default:default" in cluster.done("exec", "page", "--", *inside)
