@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,6 +38,18 @@ class LateNews(InProcessTransport):
     """A transport whose watches can be held up, each kind apart."""
 
     gates: dict[str, asyncio.Event]
+    open_with: str = ""
+    """The gate that opens when this kind is listed, before who lists goes on."""
+    opened: Awaitable[None] | None = None
+
+    async def send(self, request: Request, *, timeout: float) -> Response:
+        answer = await super().send(request, timeout=timeout)
+        if self.open_with and request.method == "GET" and request.path.endswith(f"/{self.open_with}"):
+            self.gates[self.open_with].set()
+            self.open_with = ""
+            if self.opened is not None:
+                await self.opened
+        return answer
 
     @asynccontextmanager
     async def stream(self, request: Request, *, timeout: float) -> AsyncIterator[Stream]:
@@ -177,3 +189,25 @@ async def test_a_list_that_fails_makes_no_garbage() -> None:
         assert refused == 2
         await heard(on)
         assert await references(on) == []
+
+
+async def test_dependents_told_of_while_they_are_listed_hold_their_owner(gates: dict[str, asyncio.Event]) -> None:
+    """The collector that hears of a blocking dependent only after it has decided lets the owner wait for it."""
+    async with workloads() as on:
+        await on.cluster.ensure_namespace("rides")
+        uid = await owner(on)
+        await on.quiet()
+        gates["secrets"].clear()
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "blockOwnerDeletion": True}
+        metadata = {"name": "child", "namespace": "rides", "ownerReferences": [reference], "finalizers": ["e.x/hold"]}
+        version = (await on.client.create(SECRETS, {"metadata": metadata}))["metadata"]["resourceVersion"]
+        transport = on.cluster.transport
+        assert isinstance(transport, LateNews)
+        transport.opened = on.inventory._own[SECRETS].wait_for(version, timeout=DEADLINE)
+        transport.open_with = "secrets"
+        await on.client.delete(CONFIG_MAPS, "owner", "rides", propagation="Foreground")
+        await heard(on)
+        live = await on.client.get(CONFIG_MAPS, "owner", "rides")
+        assert live["metadata"]["finalizers"] == ["foregroundDeletion"]
+        await on.client.patch(SECRETS, "child", {"metadata": {"finalizers": None}}, namespace="rides")
+        await on.gone(CONFIG_MAPS, "owner", "rides")

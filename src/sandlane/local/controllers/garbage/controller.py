@@ -125,7 +125,7 @@ class GarbageController:
                 if finalizer == ORPHAN:
                     for dependent, obj in listed:
                         await self._patch(dependent, obj, {"ownerReferences": without_owner(obj, node.uid)})
-                elif any(self._graph.get(dependent.uid) is None for dependent, _ in listed):
+                elif any(self._graph.get(each.uid) is None or each.blocks(node.uid) for each, _ in listed):
                     return Result.requeue_after(SOON_SECONDS)
                 await self._remove_finalizer(node, finalizer)
             case Look(dependents):

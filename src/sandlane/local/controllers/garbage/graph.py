@@ -62,6 +62,10 @@ class Node:
         """Whether the object is being deleted and its dependents shall live."""
         return self.deleting and ORPHAN in self.finalizers
 
+    def blocks(self, owner: str) -> bool:
+        """Whether the foreground deletion of this owner waits for the object."""
+        return any(ref.uid == owner and ref.block_owner_deletion for ref in self.owners)
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -204,12 +208,7 @@ class Graph:
         if node.orphaning:
             return Orphan(tuple(dependents)) if dependents else RemoveFinalizer(ORPHAN)
         if node.foreground:
-            blocking = [d for d in dependents if _blocks(d, node.uid)]
-            if not blocking:
+            if not any(d.blocks(node.uid) for d in dependents):
                 return RemoveFinalizer(FOREGROUND)
             return Look(tuple(d.uid for d in dependents if not d.deleting))
         return None
-
-
-def _blocks(dependent: Node, owner: str) -> bool:
-    return any(ref.uid == owner and ref.block_owner_deletion for ref in dependent.owners)
