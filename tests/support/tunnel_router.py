@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from google.protobuf import json_format
 
 from sandlane.api.types import OnDisconnect
+from sandlane.routing.envoy.baseline_fallback import instead_cluster, instead_listener
 from sandlane.routing.envoy.bootstrap import router_bootstrap
 from sandlane.routing.envoy.clusters import cluster as cluster_of
 from sandlane.routing.envoy.encode import Config
 from sandlane.routing.envoy.identity import Credentials
-from sandlane.routing.envoy.instead import instead_cluster, instead_listener
 from sandlane.routing.envoy.listeners import DoorOptions, listener
 from sandlane.routing.envoy.routes import _route, _shard_template
 from sandlane.routing.envoy.tunnel_clusters import or_baseline, tunnel_cluster, tunnel_routes

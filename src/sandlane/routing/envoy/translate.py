@@ -17,11 +17,11 @@ from envoy.config.route.v3 import route_pb2
 
 from sandlane.api.types import OnDisconnect
 from sandlane.kube.resource import Key
+from sandlane.routing.envoy.baseline_fallback import instead_cluster, instead_listener
 from sandlane.routing.envoy.clusters import addresses, assignment, cluster, fork_clusters, is_sticky
 from sandlane.routing.envoy.delta import CLUSTER, ENDPOINTS, ROUTES, SCOPED_ROUTES
 from sandlane.routing.envoy.digest import DIGEST, digest_listener, digest_routes
 from sandlane.routing.envoy.encode import Config, Resources, encoded
-from sandlane.routing.envoy.instead import instead_cluster, instead_listener
 from sandlane.routing.envoy.listeners import DoorOptions, listener
 from sandlane.routing.envoy.routes import entry, entry_name, fixed_routes, scopes, shard_name, shard_routes
 from sandlane.routing.envoy.tunnel_clusters import (
